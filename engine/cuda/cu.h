@@ -122,6 +122,14 @@ CU_DEVICE void cu_mma_s8(int32_t d[4], const uint32_t a[4], const uint32_t b[2])
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
+/* m16n8k16: a[0] = A[g][4t..], a[1] = A[g+8][4t..], b = B[4t..][g] */
+CU_DEVICE void cu_mma_s8_16(int32_t d[4], const uint32_t a[2], uint32_t b) {
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.s32.s8.s8.s32 "
+                 "{%0,%1,%2,%3}, {%4,%5}, {%6}, {%0,%1,%2,%3};"
+                 : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(b));
+}
+
 /* ---- ldmatrix: 8x8 matrices of 16-bit elements out of shared memory. row: 16 bytes, 16-byte
  * aligned; lanes 8i .. 8i+7 point to the rows of matrix i (x2: lanes 16.. are not read, but
  * must pass addresses in shared memory). Lane 4g+t gets in r[i] elements 2t, 2t+1 of row g;

@@ -75,16 +75,13 @@ static cudaError_t embed(cudaStream_t s, const cu_matrix *w, const cu_tables *ta
         CU_LAUNCH_EARLY((k_embed<__nv_bfloat16, O>), grid, THREADS, 0, s, *tables,
                         (const __nv_bfloat16 *)w->data, w->n_out, w->n_in, scale, in, out);
         break;
-#define PACKED(type)                                                                           \
-    case type:                                                                                 \
-        CU_LAUNCH_EARLY((k_embed_packed<type, O>), grid, THREADS, 0, s, *tables,               \
-                        quant_view_of(w), w->n_out, scale, in, out);                           \
-        break
-        PACKED(DT_Q8_0);
-        PACKED(DT_Q4_0);
-        PACKED(DT_Q4_1);
-#undef PACKED
-    default: return cudaErrorInvalidValue;
+    default:
+        return quant_by_type(w->type, [&](auto type) {
+            constexpr dtype TYPE = decltype(type)::value;
+            CU_LAUNCH_EARLY((k_embed_packed<TYPE, O>), grid, THREADS, 0, s, *tables,
+                            quant_view_of(w), w->n_out, scale, in, out);
+            return cudaGetLastError();
+        });
     }
     return cudaGetLastError();
 }

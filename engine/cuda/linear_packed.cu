@@ -14,7 +14,8 @@
  *
  *     split s: acc = 0; for its blocks of 32 inputs in order:
  *              acc = fma(d, mma of the codes and the activations, acc)
- *              Q4_1: acc = fma(m, mma of ones and the activations, acc)
+ *              types with minima: acc = fma(m, mma of ones and the activations, acc)
+ *              (those with a scale for 16 inputs: of the first 16, then of the others)
  *     y = acc of split 0 + acc of split 1 + ... + bias
  *
  * Weights and activations come through shared memory by cp.async, as many stages ahead as fit;
@@ -97,7 +98,7 @@ template <dtype TYPE, class T, int NI> struct packed_copy {
             p.gated ? blockIdx.x * half + warp % half : blockIdx.x * WARPS + warp;
         const size_t tile = (size_t)min(strip, v.n_strips - 1) * v.n_chunks + chunk;
         packed_copy c;
-        c.codes = quant_lane_codes<TYPE>(v, tile, lane);
+        c.codes = quant_lane_of<TYPE>(v, tile, lane).codes;
         c.scales = v.scales + tile * quant<TYPE>::scale_bytes + lane * 16;
         c.w_to = stage::codes_at + (int)warp * stage::CODES + 16 * lane;
         c.scales_to = stage::scales_at + (int)warp * stage::SCALES + 16 * lane;
@@ -116,8 +117,9 @@ template <dtype TYPE, class T, int NI> struct packed_copy {
         for (int i = 0; i < CHUNKS; i++) {
             if (i >= left) break;
 #pragma unroll
-            for (int j = 0; j < quant<TYPE>::n_codes; j++)
-                cu_cp_async16(to + c.w_to + i * TILE + 512 * j, c.codes + i * TILE + 512 * j);
+            for (int j = 0; j < TILE; j += 512)
+                if (j + 512 <= TILE || (int)threadIdx.x % 32 * 16 < TILE - j)
+                    cu_cp_async16(to + c.w_to + i * TILE + j, c.codes + i * TILE + j);
         }
         if ((int)threadIdx.x % 32 < min(left, (int)CHUNKS) * SCALE_UNITS)
             cu_cp_async16(to + c.scales_to, c.scales);
@@ -147,18 +149,19 @@ CU_DEVICE constexpr uint32_t two_ones(__nv_bfloat16) {
     return 0x3f803f80u;
 }
 
-/* acc += a block of 32 inputs for 8 rows. a: operands A of both halves, x: operands B; d and m:
- * scales and minima of outputs g and g + 8. */
+/* acc += inputs that share a scale, for 8 rows. a: operands A of 32 or 16 inputs, x: operands B; d
+ * and m: scales and minima of outputs g and g + 8. */
 template <dtype TYPE, class T>
-CU_DEVICE void add_block(const uint32_t a[2][4], const float d[2], const float m[2],
-                         const uint32_t x[4], float acc[4]) {
+CU_DEVICE void add_block(const uint32_t (*a)[4], const float d[2], const float m[2],
+                         const uint32_t *x, float acc[4]) {
+    constexpr bool both = !quant<TYPE>::by_16;
     float c[4], sum[4];
     cu_mul(c, a[0], x, T());
-    cu_mma(c, a[1], x + 2, T());
+    if (both) cu_mma(c, a[1], x + 2, T());
     if (quant<TYPE>::has_min) {
         const uint32_t ones[4] = {two_ones(T()), two_ones(T()), two_ones(T()), two_ones(T())};
         cu_mul(sum, ones, x, T());
-        cu_mma(sum, ones, x + 2, T());
+        if (both) cu_mma(sum, ones, x + 2, T());
     }
 #pragma unroll
     for (int i = 0; i < 4; i++) {
@@ -171,6 +174,7 @@ CU_DEVICE void add_block(const uint32_t a[2][4], const float d[2], const float m
 template <dtype TYPE, class T, int NI>
 CU_DEVICE void add_chunk(const uint8_t *stage, int i, float acc[NI][4]) {
     typedef packed_stage<TYPE, NI> at;
+    constexpr int HALVES = quant<TYPE>::by_16 ? 2 : 1;
     const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
     const uint8_t *x = stage + i * at::ROWS * 128 + lane % 8 * 128;
     const quant_tile<TYPE> w = quant_fetch<TYPE>(
@@ -179,18 +183,20 @@ CU_DEVICE void add_chunk(const uint8_t *stage, int i, float acc[NI][4]) {
 #pragma unroll
     for (int b = 0; b < 2; b++) {
         uint32_t a[2][4];
-        float d[2], m[2] = {};
+        float d[HALVES][2], m[HALVES][2] = {};
         quant_codes<TYPE, T>(w, b, a);
 #pragma unroll
-        for (int hi = 0; hi < 2; hi++) {
-            d[hi] = quant_float(quant_scale_bits(w, 0, b, hi));
-            if (quant<TYPE>::has_min) m[hi] = quant_float(quant_scale_bits(w, 1, b, hi));
+        for (int i = 0; i < 2 * HALVES; i++) {
+            d[i / 2][i % 2] = quant_scale(w, 0, b, i % 2, i / 2) * quant_codes_unit<TYPE>();
+            if (quant<TYPE>::has_min) m[i / 2][i % 2] = quant_scale(w, 1, b, i % 2, i / 2);
         }
 #pragma unroll
         for (int ni = 0; ni < NI; ni++) {
             uint32_t rows[4];
             cu_ldmatrix_x4(rows, x + ni * 1024 + ((4 * b + lane / 8) ^ (lane % 8)) * 16);
-            add_block<TYPE, T>(a, d, m, rows, acc[ni]);
+#pragma unroll
+            for (int half = 0; half < HALVES; half++)
+                add_block<TYPE, T>(a + half, d[half], m[half], rows + 2 * half, acc[ni]);
         }
     }
 }
@@ -427,12 +433,9 @@ static cudaError_t run_packed(cudaStream_t s, const cu_linear *a, const cu_linea
     return cu_by_type(a->t, [&](auto type) {
         using T = decltype(type);
         const packed_params<T> p = params_of<T>(a, b, gated, act);
-        switch (a->w.type) {
-        case DT_Q8_0: return launch_rows<DT_Q8_0>(s, p, a->n_rows);
-        case DT_Q4_0: return launch_rows<DT_Q4_0>(s, p, a->n_rows);
-        case DT_Q4_1: return launch_rows<DT_Q4_1>(s, p, a->n_rows);
-        default: return cudaErrorInvalidValue;
-        }
+        return quant_by_type(a->w.type, [&](auto packed) {
+            return launch_rows<decltype(packed)::value>(s, p, a->n_rows);
+        });
     });
 }
 
@@ -491,11 +494,8 @@ cudaError_t cu_experts_packed(cudaStream_t s, const cu_experts *x, const cu_line
     return cu_by_type(a->t, [&](auto type) {
         using T = decltype(type);
         const packed_params<T> p = params_of<T>(a, b ? b : a, b != NULL, act);
-        switch (a->w.type) {
-        case DT_Q8_0: return launch_tiles<DT_Q8_0>(s, p, x);
-        case DT_Q4_0: return launch_tiles<DT_Q4_0>(s, p, x);
-        case DT_Q4_1: return launch_tiles<DT_Q4_1>(s, p, x);
-        default: return cudaErrorInvalidValue;
-        }
+        return quant_by_type(a->w.type, [&](auto packed) {
+            return launch_tiles<decltype(packed)::value>(s, p, x);
+        });
     });
 }

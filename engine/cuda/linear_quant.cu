@@ -8,10 +8,12 @@
  *
  *     warp w: acc = 0; for its chunks c = w, w + 8, ..., for b = 0, 1:
  *         acc = fma(float(isum), d_w * d_a, acc)        (isum: exact int32 sum of 32 products)
- *         acc = fma(m_w, s_a, acc)                      (Q4_1)
+ *         acc = fma(m_w, s_a, acc)                      (types with minima)
  *     y = ((acc of warp 0 + acc of warp 1) + ...) + bias
  *
- * which depends neither on n_rows nor on how many strips a block has. */
+ * which depends neither on n_rows nor on how many strips a block has. Types with a scale for 16 inputs have two
+ * such sums for each b, one after the other, and s_a = d_a * float(sum of 16 codes). Codes of fewer than 8 bits
+ * with a sign are 2^up times as large (quant_word), for which y is divided by that. */
 #include "engine/cuda/linear_quant.cuh"
 #include "engine/cuda/vec.cuh"
 
@@ -135,25 +137,40 @@ struct few_acts {
 
 /* Where a lane's parts of its warp's first chunk are; the warp's chunk i lies i * WARPS chunks
  * on. */
-template <int STRIPS> struct few_lane {
-    const uint8_t *codes[STRIPS], *scales[STRIPS], *q, *act_scales, *act_sums;
+template <dtype TYPE, int STRIPS> struct few_lane {
+    quant_lane<TYPE> w[STRIPS];
+    const uint8_t *q, *act_scales, *act_sums;
     bool has_row; /* row g exists: rows that do not are zeros, not read */
 };
 
 template <dtype TYPE, int STRIPS>
-CU_DEVICE quant_tile<TYPE> load_weights(const few_lane<STRIPS> &at, int s, int i) {
-    return quant_load<TYPE>(at.codes[s] + i * WARPS * quant<TYPE>::code_bytes,
-                            at.scales[s] + i * WARPS * quant<TYPE>::scale_bytes);
+CU_DEVICE quant_tile<TYPE> load_weights(const few_lane<TYPE, STRIPS> &at, int s, int i) {
+    return quant_load(quant_after(at.w[s], i * WARPS));
 }
 
 template <dtype TYPE, int STRIPS>
-CU_DEVICE few_acts load_acts(const few_lane<STRIPS> &at, int i) {
+CU_DEVICE few_acts load_acts(const few_lane<TYPE, STRIPS> &at, int i) {
     few_acts a = {};
     if (at.has_row) a.q = __ldg((const uint4 *)(at.q + i * WARPS * PACKED_ACT_CODES));
     a.d = __ldg((const float4 *)(at.act_scales + i * WARPS * PACKED_ACT_SCALES));
-    if (quant<TYPE>::has_min)
+    if (quant<TYPE>::has_min && !quant<TYPE>::by_16)
         a.s = __ldg((const float4 *)(at.act_sums + i * WARPS * PACKED_ACT_SCALES));
     return a;
+}
+
+/* acc += a sum of products of codes; d and s: scales of rows 2t and 2t + 1, and those times their sums. */
+template <dtype TYPE>
+CU_DEVICE void add_sum(const quant_tile<TYPE> &w, int b, int half, const int32_t isum[4],
+                       const float d[2], const float s[2], float acc[4]) {
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+        acc[i] =
+            __fmaf_rn((float)isum[i], quant_scale(w, 0, b, i / 2, half) * d[i % 2], acc[i]);
+    if constexpr (quant<TYPE>::has_min) {
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            acc[i] = __fmaf_rn(quant_scale(w, 1, b, i / 2, half), s[i % 2], acc[i]);
+    }
 }
 
 /* acc += one chunk; acc as the fragment d of mma.m16n8. */
@@ -162,28 +179,32 @@ CU_DEVICE void add_chunk(const quant_tile<TYPE> &w, const few_acts &a, float acc
 #pragma unroll
     for (int b = 0; b < 2; b++) {
         const uint32_t rows[2] = {b ? a.q.z : a.q.x, b ? a.q.w : a.q.y};
-        const float d0 = b ? a.d.y : a.d.x, d1 = b ? a.d.w : a.d.z;
+        const float d[2] = {b ? a.d.y : a.d.x, b ? a.d.w : a.d.z};
         uint32_t codes[4];
-        int32_t isum[4] = {0, 0, 0, 0};
         quant_bytes(w, b, codes);
-        cu_mma_s8(isum, codes, rows);
+        if constexpr (!quant<TYPE>::by_16) {
+            const float s[2] = {b ? a.s.y : a.s.x, b ? a.s.w : a.s.z};
+            int32_t isum[4] = {0, 0, 0, 0};
+            cu_mma_s8(isum, codes, rows);
+            add_sum(w, b, 0, isum, d, s, acc);
+        } else {
 #pragma unroll
-        for (int hi = 0; hi < 2; hi++) {
-            const float d = quant_float(quant_scale_bits(w, 0, b, hi));
-            acc[2 * hi] = __fmaf_rn((float)isum[2 * hi], d * d0, acc[2 * hi]);
-            acc[2 * hi + 1] = __fmaf_rn((float)isum[2 * hi + 1], d * d1, acc[2 * hi + 1]);
-            if (!quant<TYPE>::has_min) continue;
-            const float m = quant_float(quant_scale_bits(w, 1, b, hi));
-            acc[2 * hi] = __fmaf_rn(m, b ? a.s.y : a.s.x, acc[2 * hi]);
-            acc[2 * hi + 1] = __fmaf_rn(m, b ? a.s.w : a.s.z, acc[2 * hi + 1]);
+            for (int half = 0; half < 2; half++) {
+                int32_t isum[4] = {0, 0, 0, 0}, sum[4] = {0, 0, 0, 0};
+                const uint32_t ones[2] = {0x01010101u, 0x01010101u};
+                cu_mma_s8_16(isum, codes + 2 * half, rows[half]);
+                if (quant<TYPE>::has_min) cu_mma_s8_16(sum, ones, rows[half]);
+                const float s[2] = {d[0] * (float)sum[0], d[1] * (float)sum[1]};
+                add_sum(w, b, half, isum, d, s, acc);
+            }
         }
     }
 }
 
 /* Runs a warp over its n chunks. */
 template <dtype TYPE, int STRIPS>
-CU_DEVICE void run_warp(few_lane<STRIPS> at, int n, float acc[STRIPS][4]) {
-    constexpr int DEPTH = LOADS / STRIPS / quant<TYPE>::n_codes;
+CU_DEVICE void run_warp(few_lane<TYPE, STRIPS> at, int n, float acc[STRIPS][4]) {
+    constexpr int DEPTH = LOADS / STRIPS / quant<TYPE>::loads;
     static_assert(DEPTH % 2 == 0, "acts takes turns");
     quant_tile<TYPE> ring[DEPTH][STRIPS];
     few_acts acts[2];
@@ -191,25 +212,22 @@ CU_DEVICE void run_warp(few_lane<STRIPS> at, int n, float acc[STRIPS][4]) {
     for (int i = 0; i < DEPTH; i++)
 #pragma unroll
         for (int s = 0; s < STRIPS; s++)
-            if (i < n) ring[i][s] = load_weights<TYPE>(at, s, i);
+            if (i < n) ring[i][s] = load_weights(at, s, i);
     cu_grid_wait(); /* the first weights come while the kernels before still run */
-    if (n > 0) acts[0] = load_acts<TYPE>(at, 0);
+    if (n > 0) acts[0] = load_acts(at, 0);
     for (; n > 0; n -= DEPTH) {
 #pragma unroll
         for (int i = 0; i < DEPTH; i++) {
             if (i >= n) break;
-            if (i + 1 < n) acts[(i + 1) % 2] = load_acts<TYPE>(at, i + 1);
+            if (i + 1 < n) acts[(i + 1) % 2] = load_acts(at, i + 1);
 #pragma unroll
             for (int s = 0; s < STRIPS; s++) {
                 add_chunk<TYPE>(ring[i][s], acts[i % 2], acc[s]);
-                if (i + DEPTH < n) ring[i][s] = load_weights<TYPE>(at, s, i + DEPTH);
+                if (i + DEPTH < n) ring[i][s] = load_weights(at, s, i + DEPTH);
             }
         }
 #pragma unroll
-        for (int s = 0; s < STRIPS; s++) {
-            at.codes[s] += DEPTH * WARPS * quant<TYPE>::code_bytes;
-            at.scales[s] += DEPTH * WARPS * quant<TYPE>::scale_bytes;
-        }
+        for (int s = 0; s < STRIPS; s++) at.w[s] = quant_after(at.w[s], DEPTH * WARPS);
         at.q += DEPTH * WARPS * PACKED_ACT_CODES;
         at.act_scales += DEPTH * WARPS * PACKED_ACT_SCALES;
         at.act_sums += DEPTH * WARPS * PACKED_ACT_SCALES;
@@ -222,15 +240,14 @@ static __global__ void __launch_bounds__(32 * WARPS) k_few(few_params p) {
     const uint32_t warp = threadIdx.x / 32;
     const int lane = (int)(threadIdx.x % 32);
     const uint32_t n = p.w[0].n_chunks;
-    few_lane<STRIPS> at;
+    few_lane<TYPE, STRIPS> at;
     float acc[STRIPS][4] = {};
 #pragma unroll
     for (int s = 0; s < STRIPS; s++) {
         const uint32_t strip =
             GATED ? blockIdx.x : min(blockIdx.x * STRIPS + s, p.w[0].n_strips - 1);
         const size_t tile = (size_t)strip * n + warp;
-        at.codes[s] = quant_lane_codes<TYPE>(p.w[s], tile, lane);
-        at.scales[s] = quant_lane_scales<TYPE>(p.w[s], tile, lane);
+        at.w[s] = quant_lane_of<TYPE>(p.w[s], tile, lane);
     }
     at.q = p.in.codes + warp * PACKED_ACT_CODES + 16 * lane;
     const uint32_t scale_at = warp * PACKED_ACT_SCALES + 16 * (lane % 4);
@@ -264,7 +281,8 @@ static __global__ void __launch_bounds__(32 * WARPS) k_few(few_params p) {
 }
 
 /* Two strips a block share the activations' loads; one gives small matrices more blocks. */
-template <dtype TYPE> static cudaError_t launch_few(cudaStream_t s, const few_params &p) {
+template <dtype TYPE>
+static cudaError_t launch_few(cudaStream_t s, const few_params &p, quant_type<TYPE>) {
     const bool wide = p.n_rows > 2 || p.n_out > 16384;
     if (wide)
         CU_LAUNCH_EARLY((k_few<TYPE, 2, false>), (p.w[0].n_strips + 1) / 2, 32 * WARPS, 0, s,
@@ -274,9 +292,18 @@ template <dtype TYPE> static cudaError_t launch_few(cudaStream_t s, const few_pa
     return cudaGetLastError();
 }
 
-template <dtype TYPE> static cudaError_t launch_gated(cudaStream_t s, const few_params &p) {
+template <dtype TYPE>
+static cudaError_t launch_gated(cudaStream_t s, const few_params &p, quant_type<TYPE>) {
     CU_LAUNCH_EARLY((k_few<TYPE, 2, true>), p.w[0].n_strips, 32 * WARPS, 0, s, p);
     return cudaGetLastError();
+}
+
+/* linear_packed.cu has them. */
+static cudaError_t launch_few(cudaStream_t, const few_params &, quant_type<CU_F8>) {
+    return cudaErrorInvalidValue;
+}
+static cudaError_t launch_gated(cudaStream_t, const few_params &, quant_type<CU_F8>) {
+    return cudaErrorInvalidValue;
 }
 
 static few_params params_of(const cu_linear *a, const cu_linear *b, activation act) {
@@ -292,13 +319,9 @@ static few_params params_of(const cu_linear *a, const cu_linear *b, activation a
 cudaError_t cu_linear_quant(cudaStream_t s, const cu_linear *l) {
     if (l->n_rows == 0 || l->w.n_out == 0) return cudaSuccess;
     if (l->n_rows > CU_FEW_ROWS || l->same_bits) return cu_linear_packed(s, l);
+    if (cu_matrix_is_float(l->w.type)) return cu_linear_packed(s, l);
     const few_params p = params_of(l, l, ACT_SILU);
-    switch (l->w.type) {
-    case DT_Q8_0: return launch_few<DT_Q8_0>(s, p);
-    case DT_Q4_0: return launch_few<DT_Q4_0>(s, p);
-    case DT_Q4_1: return launch_few<DT_Q4_1>(s, p);
-    default: return cudaErrorInvalidValue;
-    }
+    return quant_by_type(l->w.type, [&](auto type) { return launch_few(s, p, type); });
 }
 
 cudaError_t cu_gate_up_quant_few(cudaStream_t s, const cu_linear *gate, const cu_linear *up,
@@ -308,11 +331,7 @@ cudaError_t cu_gate_up_quant_few(cudaStream_t s, const cu_linear *gate, const cu
     if (gate->n_rows > CU_FEW_ROWS || gate->kind != CU_OUT_T || a->type != b->type ||
         a->n_out != b->n_out || a->n_in != b->n_in)
         return cudaErrorInvalidValue;
+    if (cu_matrix_is_float(a->type)) return cu_gate_up_packed(s, gate, up, act);
     const few_params p = params_of(gate, up, act);
-    switch (a->type) {
-    case DT_Q8_0: return launch_gated<DT_Q8_0>(s, p);
-    case DT_Q4_0: return launch_gated<DT_Q4_0>(s, p);
-    case DT_Q4_1: return launch_gated<DT_Q4_1>(s, p);
-    default: return cudaErrorInvalidValue;
-    }
+    return quant_by_type(a->type, [&](auto type) { return launch_gated(s, p, type); });
 }

@@ -16,6 +16,25 @@ extern "C" {
 /* Types of activations and of the KV cache on the device. */
 typedef enum cu_type { CU_F32, CU_F16, CU_BF16 } cu_type;
 
+/* Weights of F8 on the device: e4m3 with a float32 scale for each 32 inputs, as dtype_grouped(DT_F8,
+ * DT_F32, 32) names it. */
+#define CU_F8 ((dtype)(DT_F8 | 2u << 8 | 1u << 10))
+
+/* What stays packed on the device: X(name in C, type, bits of a code, inputs that share a scale, whether a
+ * minimum stands beside each scale, whether codes are two's complement). packed.h says how they lie. */
+#define CU_PACKED_LIST(X)                                                                      \
+    X(Q8_0, DT_Q8_0, 8, 32, false, true)                                                       \
+    X(Q4_0, DT_Q4_0, 4, 32, false, true)                                                       \
+    X(Q4_1, DT_Q4_1, 4, 32, true, false)                                                       \
+    X(Q5_0, DT_Q5_0, 5, 32, false, true)                                                       \
+    X(Q5_1, DT_Q5_1, 5, 32, true, false)                                                       \
+    X(Q2_K, DT_Q2_K, 2, 16, true, false)                                                       \
+    X(Q3_K, DT_Q3_K, 3, 16, false, true)                                                       \
+    X(Q6_K, DT_Q6_K, 6, 16, false, true)                                                       \
+    X(IQ4_NL, DT_IQ4_NL, 4, 32, false, false)                                                  \
+    X(MXFP4, DT_MXFP4, 4, 32, false, false)                                                    \
+    X(F8, CU_F8, 8, 32, false, false)
+
 /* A matrix in device memory. type: F16, BF16 (= the activations' type: the loader converts F32
  * and the other 16-bit type), F32 (of few outputs: cu_linear_narrow), or a packed type as stored in
  * the file. */
@@ -32,10 +51,20 @@ static inline uint32_t cu_type_bytes(cu_type t) {
 /* Whether the engine takes rows of n_in elements of this type from a file (upload.h): whole
  * blocks; a multiple of 32 for packed ones, of 8 for others. */
 bool cu_matrix_supports(dtype, uint32_t n_in);
-/* Stays packed on the device (Q8_0, Q4_0, Q4_1), as opposed to becoming the activations' 16-bit
- * type while loading (F32, F16, BF16). */
+/* Stays packed on the device, as opposed to becoming the activations' 16-bit type while loading (F32,
+ * F16, BF16). */
 static inline bool cu_matrix_is_packed(dtype t) {
-    return t == DT_Q8_0 || t == DT_Q4_0 || t == DT_Q4_1;
+    switch ((uint32_t)t) { /* CU_F8 is no enumerator */
+#define X(name, type, ...)                                                                     \
+    case type: return true;
+        CU_PACKED_LIST(X)
+#undef X
+    default: return false;
+    }
+}
+/* Packed weights whose codes are no integers, so that they never meet int8 activations. */
+static inline bool cu_matrix_is_float(dtype t) {
+    return t == CU_F8;
 }
 /* Rows of a packed matrix are stored in multiples of this: a tile of its layout. */
 enum { CU_STORE_ROWS = 64 };

@@ -13,12 +13,22 @@
  * (byte by byte), which makes two neighbouring inputs one shift and one mask apart, for the
  * 16-bit fragments, and leaves the order within a block to the activations for int8 ones.
  *
- * Codes of a tile:
- *   Q4_0, Q4_1: 512 bytes, lane by lane: uint4 {(g, b 0), (g + 8, b 0), (g, b 1), (g + 8, b
- * 1)}; low nibbles are word 0, high ones word 1. Q4_0's code - 8 as two's complement. Q8_0:
- * 1024 bytes, block by block, lane by lane: uint4 {(g, word 0), (g + 8, word 0), (g, word 1),
- * (g + 8, word 1)}. Scales of a tile, 8 (Q4_1: 16) bytes for each g: f16 d of (g, b 0), (g, b
- * 1), (g + 8, b 0), (g + 8, b 1); Q4_1: then m in the same way.
+ * Codes of a tile. Those of 8 bits: 1024 bytes, block by block, lane by lane: uint4 {(g, word 0), (g + 8,
+ * word 0), (g, word 1), (g + 8, word 1)}. Those of fewer bits are split into planes, of which a
+ * type has those that its number of bits is the sum of, the lowest bits of a code in the first one:
+ *
+ *   4 bits: 512 bytes, lane by lane: uint4 {(g, b 0), (g + 8, b 0), (g, b 1), (g + 8, b 1)};
+ *           low nibbles are word 0, high ones word 1
+ *   2 bits: 256 bytes, lane by lane: uint2 {g, g + 8}; of each byte bits 2 (2 b + word)
+ *   1 bit:  128 bytes, lane by lane: a word; of each byte bit 4 (0: g, 1: g + 8) + 2 b + word
+ *
+ * Codes are two's complement where the file has an offset of half their range (Q4_0, Q5_0, Q3_K, Q6_K,
+ * Q8_0), indices into a book (IQ4_NL, MXFP4), e4m3 (F8), else unsigned.
+ *
+ * Scales of a tile, for each g: f16 d of (g, b 0), (g, b 1), (g + 8, b 0), (g + 8, b 1); where there is one for
+ * 16 inputs, of (g, b 0, word 0), (g, b 0, word 1), (g, b 1, word 0), ... (g + 8, b 1, word 1); then
+ * minima in the same way, which are added. MXFP4's are bf16, half of the file's, since the book has twice its
+ * numbers; F8's are 256 times the file's, since codes are read as f16 with another bias.
  *
  * Quantised activations (cu_quantize), of 8 rows, those past n_rows undefined:
  *   codes:  for each chunk, row, t: 16 bytes {b 0 word 0, b 0 word 1, b 1 word 0, b 1 word 1};
@@ -40,12 +50,28 @@ static inline uint32_t packed_chunks(uint32_t n_in) {
     return n_in / PACKED_CHUNK + (n_in % PACKED_CHUNK != 0);
 }
 
-/* Bytes of a tile. */
+/* Bytes of a tile's planes: codes of so many bits. */
+#define PACKED_CODE_BYTES(bits) (128u * (bits))
+/* Bytes of its scales; inputs: that share one. */
+#define PACKED_SCALE_BYTES(inputs, has_min) (2048u / (inputs) * ((has_min) ? 2u : 1u))
+
 static inline uint32_t packed_code_bytes(dtype t) {
-    return t == DT_Q8_0 ? 1024 : 512;
+    switch ((uint32_t)t) { /* CU_F8 is no enumerator */
+#define X(name, type, bits, ...)                                                               \
+    case type: return PACKED_CODE_BYTES(bits);
+        CU_PACKED_LIST(X)
+#undef X
+    default: return 0;
+    }
 }
 static inline uint32_t packed_scale_bytes(dtype t) {
-    return t == DT_Q4_1 ? 128 : 64;
+    switch ((uint32_t)t) {
+#define X(name, type, bits, inputs, has_min, ...)                                              \
+    case type: return PACKED_SCALE_BYTES(inputs, has_min);
+        CU_PACKED_LIST(X)
+#undef X
+    default: return 0;
+    }
 }
 
 /* Where the scales begin in a packed matrix. */

@@ -59,8 +59,7 @@ static __global__ void __launch_bounds__(32 * WARPS)
     const uint32_t tile = blockIdx.x * WARPS + threadIdx.x / 32, strip = tile / v.n_chunks;
     const bool inside = strip * PACKED_STRIP < n_rows; /* the same for all lanes */
     const size_t from = (size_t)first_strip * v.n_chunks + (inside ? tile : 0);
-    const quant_tile<TYPE> w = quant_load<TYPE>(quant_lane_codes<TYPE>(v, from, lane),
-                                                quant_lane_scales<TYPE>(v, from, lane));
+    const quant_tile<TYPE> w = quant_load(quant_lane_of<TYPE>(v, from, lane));
     cu_grid_wait();
     if (inside)
         put_tile<TYPE, T>(w, strip * PACKED_STRIP, n_rows, tile % v.n_chunks * PACKED_CHUNK,
@@ -84,11 +83,8 @@ cudaError_t cu_unpack(cudaStream_t s, const cu_matrix *w, cu_type t, uint32_t ro
         return cudaErrorInvalidValue;
     return cu_by_type(t, [&](auto type) {
         using T = decltype(type);
-        switch (w->type) {
-        case DT_Q8_0: return launch_unpack<DT_Q8_0, T>(s, w, row, n, (T *)out);
-        case DT_Q4_0: return launch_unpack<DT_Q4_0, T>(s, w, row, n, (T *)out);
-        case DT_Q4_1: return launch_unpack<DT_Q4_1, T>(s, w, row, n, (T *)out);
-        default: return cudaErrorInvalidValue;
-        }
+        return quant_by_type(w->type, [&](auto packed) {
+            return launch_unpack<decltype(packed)::value, T>(s, w, row, n, (T *)out);
+        });
     });
 }

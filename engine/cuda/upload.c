@@ -6,7 +6,7 @@
 
 #include "base/check.h"
 #include "base/half.h"
-#include "engine/cpu/linear_tiles.h"
+#include "model/words.h"
 
 static float half_at(const uint8_t *p) {
     uint16_t h;
@@ -23,44 +23,18 @@ static void put_half(float x, uint8_t *to) {
     memcpy(to, &h, 2);
 }
 
-/* ---- to Q8_0: f16 scale, 32 codes ---- */
-
-static void from_q5_0(const uint8_t *b, uint8_t *to) {
-    const uint32_t high = bits_at(b + 2);
-    memcpy(to, b, 2);
-    for (int i = 0; i < 16; i++) {
-        const uint8_t pair = b[6 + i];
-        to[2 + i] = (uint8_t)(((pair & 15) | (high >> i & 1) << 4) - 16);
-        to[18 + i] = (uint8_t)((pair >> 4 | (high >> (16 + i) & 1) << 4) - 16);
-    }
-}
-
-static const int8_t book[16] = {CODE_BOOK};
-
-static void book_codes(const uint8_t *pairs, uint8_t *to) {
-    for (int i = 0; i < 16; i++) {
-        to[i] = (uint8_t)book[pairs[i] & 15];
-        to[16 + i] = (uint8_t)book[pairs[i] >> 4];
-    }
-}
-
-static void from_iq4_nl(const uint8_t *b, uint8_t *to) {
-    memcpy(to, b, 2);
-    book_codes(b + 2, to + 2);
-}
+/* ---- scales of 32, products of two numbers, to f16 ---- */
 
 static void from_iq4_xs(const uint8_t *b, uint8_t *to) {
     const float d = half_at(b);
     const uint32_t high = b[2] | (uint32_t)b[3] << 8;
-    for (int j = 0; j < 8; j++, to += 34) {
+    for (int j = 0; j < 8; j++, to += 18) {
         const uint32_t low = b[4 + j / 2] >> 4 * (j % 2) & 15;
         const int scale = (int)(low | (high >> 2 * j & 3) << 4) - 32;
         put_half(d * (float)scale, to);
-        book_codes(b + 8 + 16 * j, to + 2);
+        memcpy(to + 2, b + 8 + 16 * j, 16);
     }
 }
-
-/* ---- to Q4_1: f16 scale and minimum, 16 pairs of codes ---- */
 
 /* Six bits each of scale and minimum of the j-th 32 of a block of Q4_K or Q5_K. */
 static void scale_k(const uint8_t *s, int j, float *scale, float *min) {
@@ -87,103 +61,110 @@ static void from_q4_k(const uint8_t *b, uint8_t *to) {
     }
 }
 
-/* ---- to float32 ---- */
-
-static void from_q5_1(const uint8_t *b, float *to) {
-    const float d = half_at(b), m = half_at(b + 2);
-    const uint32_t high = bits_at(b + 4);
-    for (int i = 0; i < 16; i++) {
-        const uint8_t pair = b[8 + i];
-        to[i] = d * (float)((pair & 15) | (high >> i & 1) << 4) + m;
-        to[16 + i] = d * (float)(pair >> 4 | (high >> (16 + i) & 1) << 4) + m;
-    }
-}
-
-static void from_q2_k(const uint8_t *b, float *to) {
-    const float d = half_at(b + 80), dmin = half_at(b + 82);
-    for (int j = 0; j < 16; j++) { /* sixteens; 128 weights share 32 bytes */
-        const uint8_t *q = b + 16 + 32 * (j / 8) + 16 * (j % 2);
-        const int shift = 2 * (j % 8 / 2);
-        const float scale = d * (float)(b[j] & 15), min = dmin * (float)(b[j] >> 4);
-        for (int i = 0; i < 16; i++) to[16 * j + i] = scale * (float)(q[i] >> shift & 3) - min;
-    }
-}
-
-static void from_q3_k(const uint8_t *b, float *to) {
-    const uint8_t *s = b + 96;
-    const float d = half_at(b + 108);
-    for (int j = 0; j < 16; j++) {
-        const uint8_t *q = b + 32 + 32 * (j / 8) + 16 * (j % 2), *mask = b + 16 * (j % 2);
-        const int shift = 2 * (j % 8 / 2);
-        const int low = j < 8 ? s[j] & 15 : s[j - 8] >> 4;
-        const int high = s[8 + j % 4] >> 2 * (j / 4) & 3;
-        const float scale = d * (float)((low | high << 4) - 32);
-        for (int i = 0; i < 16; i++) {
-            const int code = (q[i] >> shift & 3) - (mask[i] >> j / 2 & 1 ? 0 : 4);
-            to[16 * j + i] = scale * (float)code;
-        }
-    }
-}
-
-static void from_q5_k(const uint8_t *b, float *to) {
+static void from_q5_k(const uint8_t *b, uint8_t *to) {
     const float d = half_at(b), dmin = half_at(b + 2);
-    for (int j = 0; j < 8; j++) {
+    for (int j = 0; j < 8; j++, to += 24) {
         const uint8_t *high = b + 16, *q = b + 48 + 32 * (j / 2);
+        const int shift = 4 * (j % 2);
+        uint32_t fifth = 0;
         float scale, min;
         scale_k(b + 4, j, &scale, &min);
-        scale *= d, min *= dmin;
-        for (int i = 0; i < 32; i++) {
-            const int code = (q[i] >> 4 * (j % 2) & 15) | (high[i] >> j & 1) << 4;
-            to[32 * j + i] = scale * (float)code - min;
-        }
+        put_half(d * scale, to);
+        put_half(-(dmin * min), to + 2);
+        for (int i = 0; i < 32; i++) fifth |= (uint32_t)(high[i] >> j & 1) << i;
+        memcpy(to + 4, &fifth, 4);
+        for (int i = 0; i < 16; i++)
+            to[8 + i] = (uint8_t)((q[i] >> shift & 15) | (q[16 + i] >> shift & 15) << 4);
     }
 }
 
-static void from_q6_k(const uint8_t *b, float *to) {
-    const int8_t *s = (const int8_t *)b + 192;
-    const float d = half_at(b + 208);
-    for (int j = 0; j < 8; j++) { /* 32 weights; four of them share 64 bytes and 32 */
-        const uint8_t *q = b + 64 * (j / 4) + 32 * (j % 2), *high = b + 128 + 32 * (j / 4);
-        for (int i = 0; i < 32; i++) {
-            const int low = q[i] >> 4 * (j % 4 / 2) & 15, two = high[i] >> 2 * (j % 4) & 3;
-            to[32 * j + i] = d * (float)s[2 * j + i / 16] * (float)((low | two << 4) - 32);
-        }
+/* ---- types of model/words.h ---- */
+
+/* Q8_0; scale and words of each block are in the file's order. */
+static void from_words(dtype t, const uint8_t *b, uint8_t *to) {
+    const words_type w = words_type_of(t);
+    for (uint32_t j = 0; j < w.elems / 32u; j++, to += 34) {
+        uint8_t codes[32];
+        float d[2];
+        words_codes(t, b + (w.scale_at < 0 ? 0 : w.scale_at), b + words_begin(w), 4, j, codes,
+                    d);
+        put_half(d[0], to);
+        for (int i = 0; i < 32; i++) to[2 + i] = (uint8_t)(codes[i] - w.offset);
+    }
+}
+
+static void upload_words(dtype t, const uint8_t *from, uint64_t n, uint8_t *to) {
+    const words_type w = words_type_of(t);
+    const bool as_floats = cu_upload_type(t) == DT_F32;
+    CHECK(n % w.elems == 0);
+    for (uint64_t k = 0; k < n; k += w.elems, from += dtype_get(t)->block_bytes) {
+        if (as_floats)
+            words_decode(t, from, (float *)to + k);
+        else
+            from_words(t, from, to + k / 32 * 34);
     }
 }
 
 /* ---- groups, whose scale each of their blocks of 32 repeats ---- */
 
-static uint16_t scale_of(dtype t, const uint8_t *p) {
-    uint16_t h;
-    memcpy(&h, p, 2);
-    if (dtype_scale(t) == DT_F16) return h;
-    return half_of_float(dtype_scale(t) == DT_BF16 ? bf16_to_float(h)
-                                                   : float_of_bits(bits_at(p)));
+/* A group's parts. */
+typedef struct group_view {
+    dtype type;
+    const uint8_t *codes;
+    uint32_t step; /* bytes of 32 codes */
+    int zero;
+} group_view;
+
+static group_view group_of(dtype t, const uint8_t *b) {
+    const dtype kind = dtype_kind(t);
+    group_view g = {t, b + (dtype_scale(t) == DT_F32 ? 4 : 2) + dtype_zero_bytes(t),
+                    kind == DT_I4 || kind == DT_I4Z ? 16 : 32, kind == DT_I4 ? 8 : 0};
+    if (kind == DT_I4Z) g.zero = g.codes[-1];
+    if (kind == DT_I8Z) g.zero = (int16_t)(g.codes[-2] | g.codes[-1] << 8);
+    return g;
 }
 
-static void from_group(dtype t, const uint8_t *b, uint8_t *to) {
-    const bool q8 = cu_upload_type(t) == DT_Q8_0, eight = dtype_kind(t) == DT_I8G;
-    const uint16_t d = scale_of(t, b);
-    const uint32_t codes = eight ? 32 : 16;
-    b += dtype_scale(t) == DT_F32 ? 4 : 2;
-    const int zero = dtype_kind(t) == DT_I4Z ? *b++ : 8;
-    for (uint32_t k = 0; k < dtype_group(t); k += 32, b += codes) {
-        memcpy(to, &d, 2);
-        if (eight || !q8) memcpy(to + 2, b, codes);
-        for (int i = 0; i < 16 && q8 && !eight; i++) {
-            to[2 + i] = (uint8_t)((b[i] & 15) - zero);
-            to[18 + i] = (uint8_t)((b[i] >> 4) - zero);
-        }
-        to += q8 ? 34 : 18;
+/* Code i of the k-th 32, less the zero point. */
+static int code_of(const group_view *g, uint32_t k, uint32_t i) {
+    const uint8_t *p = g->codes + (size_t)k * g->step;
+    if (g->step == 32) return (int8_t)p[i] - g->zero;
+    return (i < 16 ? p[i] & 15 : p[i - 16] >> 4) - g->zero;
+}
+
+static float scale_as_float(dtype t, const uint8_t *p) {
+    if (dtype_scale(t) == DT_F32) return float_of_bits(bits_at(p));
+    return dtype_scale(t) == DT_F16 ? half_at(p) : bf16_to_float((uint16_t)(p[0] | p[1] << 8));
+}
+
+/* 32 numbers as the device's type has them; b: the group, k: which 32. Returns bytes. */
+static uint32_t put_32(const group_view *g, const uint8_t *b, uint32_t k, uint8_t *to) {
+    const dtype as = cu_upload_type(g->type);
+    const float d = scale_as_float(g->type, b);
+    if (as == DT_F32) {
+        for (uint32_t i = 0; i < 32; i++) ((float *)to)[i] = d * (float)code_of(g, k, i);
+        return 128;
     }
+    if (as == CU_F8) {
+        memcpy(to, &d, 4);
+        memcpy(to + 4, g->codes + (size_t)k * 32, 32);
+        return 36;
+    }
+    put_half(d, to);
+    if (as == DT_Q4_0) {
+        memcpy(to + 2, g->codes + (size_t)k * 16, 16);
+        return 18;
+    }
+    for (uint32_t i = 0; i < 32; i++) to[2 + i] = (uint8_t)code_of(g, k, i);
+    return 34;
 }
 
 static void upload_groups(dtype t, const uint8_t *from, uint64_t n, uint8_t *to) {
     const dtype_block in = dtype_block_of(t);
-    const uint32_t out = cu_upload_type(t) == DT_Q8_0 ? 34 : 18;
     CHECK(n % in.elems == 0);
-    for (uint64_t k = 0; k < n; k += in.elems, from += in.bytes, to += in.elems / 32 * out)
-        from_group(t, from, to);
+    for (uint64_t at = 0; at < n; at += in.elems, from += in.bytes) {
+        const group_view g = group_of(t, from);
+        for (uint32_t k = 0; k < in.elems / 32; k++) to += put_32(&g, from, k, to);
+    }
 }
 
 /* ---- */
@@ -196,25 +177,18 @@ void cu_upload(dtype t, const void *from, uint64_t n, void *to) {
         upload_groups(t, from, n, to);
         return;
     }
+    if (words_type_of(t).n_words) {
+        upload_words(t, from, n, to);
+        return;
+    }
     const dtype_info *type = dtype_get(t);
     const uint64_t blocks = n / type->block_elems;
     const uint8_t *in = from;
-    CHECK(n % type->block_elems == 0);
-    if (cu_upload_type(t) == DT_F32) {
-        float *out = to;
-        switch (t) {
-        case DT_Q5_1: EACH(from_q5_1, 32); return;
-        case DT_Q2_K: EACH(from_q2_k, 256); return;
-        case DT_Q3_K: EACH(from_q3_k, 256); return;
-        case DT_Q5_K: EACH(from_q5_k, 256); return;
-        default: EACH(from_q6_k, 256); return;
-        }
-    }
     uint8_t *out = to;
+    CHECK(n % type->block_elems == 0);
     switch (t) {
-    case DT_Q5_0: EACH(from_q5_0, 34); return;
-    case DT_IQ4_NL: EACH(from_iq4_nl, 34); return;
-    case DT_IQ4_XS: EACH(from_iq4_xs, 8 * 34); return;
+    case DT_IQ4_XS: EACH(from_iq4_xs, 8 * 18); return;
+    case DT_Q5_K: EACH(from_q5_k, 8 * 24); return;
     default:
         CHECK(t == DT_Q4_K);
         EACH(from_q4_k, 8 * 20);

@@ -3,20 +3,24 @@
  *
  *   Q4_K          Q4_1; scale and minimum of 32 weights, products of two numbers, are rounded
  *                 to f16 (relative error up to 2^-11)
- *   Q5_0, IQ4_NL  Q8_0, exactly
- *   IQ4_XS        Q8_0; the scale of 32 weights is rounded to f16
+ *   Q5_K          Q5_1, in the same way
+ *   IQ4_XS        IQ4_NL, in the same way
  *   I4            Q4_0, which repeats the scale; one of BF16 or F32 is rounded to f16 (BF16 is exact
  *                 from 2^-14 to 65,504); by 32 with F32: Q8_0
- *   I4Z, I8G      Q8_0: the difference of code and zero point; scales as with I4 (I8G by 32 with F32:
- *                 nothing, it is refused, as are I8Z and F8)
- *   Q5_1, Q2_K, Q3_K, Q5_K, Q6_K
- *                 float32, exactly, and the activations' 16-bit type on the device */
+ *   I4Z, I8G      Q8_0: the difference of code and zero point; scales as with I4
+ *   F8            F8 with a float32 scale for each 32 (CU_F8), exactly
+ *   IQ1_S, IQ2_XXS, IQ3_XXS, IQ3_S, TQ1_0, TQ2_0, Q1_0, Q2_0
+ *                 Q8_0; scales of 32 weights are rounded to f16
+ *   IQ1_M, IQ2_XS, IQ2_S, which have scales for 16; I8Z, whose differences have 9 bits; I8G by 32 with F32
+ *                 float32, exactly, and the activations' 16-bit type on the device
+ *
+ * NVFP4, whose matrices have a scale beside them, is refused. */
 #ifndef VRAMD_ENGINE_CUDA_UPLOAD_H
 #define VRAMD_ENGINE_CUDA_UPLOAD_H
 
 #include <stdint.h>
 
-#include "model/dtype.h"
+#include "engine/cuda/matrix.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -28,16 +32,23 @@ static inline dtype cu_upload_type(dtype t) {
     switch (dtype_kind(t)) {
     case DT_I4: return dtype_scale(t) == DT_F32 && dtype_group(t) == 32 ? DT_Q8_0 : DT_Q4_0;
     case DT_I4Z: return DT_Q8_0;
-    case DT_I8G: return dtype_scale(t) == DT_F32 && dtype_group(t) == 32 ? t : DT_Q8_0;
+    case DT_I8G: return dtype_scale(t) == DT_F32 && dtype_group(t) == 32 ? DT_F32 : DT_Q8_0;
+    case DT_F8: return CU_F8;
     case DT_Q4_K: return DT_Q4_1;
-    case DT_Q5_0:
-    case DT_IQ4_NL:
-    case DT_IQ4_XS: return DT_Q8_0;
-    case DT_Q5_1:
-    case DT_Q2_K:
-    case DT_Q3_K:
-    case DT_Q5_K:
-    case DT_Q6_K: return DT_F32;
+    case DT_Q5_K: return DT_Q5_1;
+    case DT_IQ4_XS: return DT_IQ4_NL;
+    case DT_IQ1_S:
+    case DT_IQ2_XXS:
+    case DT_IQ3_XXS:
+    case DT_IQ3_S:
+    case DT_TQ1_0:
+    case DT_TQ2_0:
+    case DT_Q1_0:
+    case DT_Q2_0: return DT_Q8_0;
+    case DT_IQ1_M:
+    case DT_IQ2_XS:
+    case DT_IQ2_S:
+    case DT_I8Z: return DT_F32;
     default: return t;
     }
 }

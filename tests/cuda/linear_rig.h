@@ -6,7 +6,19 @@
 #include "tests/cuda/quant_rig.h"
 #include "engine/cuda/packed.h"
 
-static const dtype packed_types[] = {DT_Q8_0, DT_Q4_0, DT_Q4_1};
+#define X(name, type, ...) type,
+static const dtype packed_types[] = {CU_PACKED_LIST(X)};
+#undef X
+/* Types with integers as codes, which int8 activations can meet. */
+#define EACH_INT8(t)                                                                           \
+    for (dtype t : packed_types)                                                               \
+        if (!cu_matrix_is_float(t))
+
+/* The next shape that the type has: blocks of 256 inputs have theirs alone. */
+static inline uint32_t inputs_for(dtype t, uint32_t n_in) {
+    const uint32_t n = dtype_block_of(t).elems;
+    return (n_in + n - 1) / n * n;
+}
 
 /* Activations [n_rows][ld] of T, a few channels 20 times the others, as trained models have
  * them; what lies between the rows is NaN. */
@@ -132,8 +144,9 @@ static inline std::vector<float> run_linear(const cu_matrix &w, const inputs &x,
     l.bias = bias;
     l.same_bits = same_bits;
     if (n_rows <= CU_FEW_ROWS && !same_bits) {
+        split_scratch unused(n_rows); /* but by types that int8 activations do not meet */
         quantized q(x, n_rows);
-        l.in_q = q.bytes.p;
+        l.in_q = q.bytes.p, l.split = unused.bytes.p;
         CUDA_OK(cu_linear_quant(0, &l));
         return out.get();
     }
@@ -154,11 +167,12 @@ static inline void assert_same_rows(const std::vector<float> &a, const std::vect
 /* A bias is added to the sum, which is then stored as float32, added to what is there, or
  * rounded to T: for every type of weights and activations. */
 static inline void assert_kinds(uint32_t n_rows) {
-    const uint32_t n_out = 40, n_in = 160;
+    const uint32_t n_out = 40;
     std::vector<float> bias(n_out);
     for (uint32_t o = 0; o < n_out; o++) bias[o] = 0.25f * (float)o - 3;
     device<float> b(bias);
     for (dtype type : packed_types) ALL_TYPES(t) {
+            const uint32_t n_in = inputs_for(type, 160);
             file_matrix f(type, n_out, n_in, 31);
             device_matrix m(f, type);
             inputs x(t, n_rows, n_in, 37);

@@ -14,14 +14,15 @@ START_TEST(unpacked_rows_are_the_file_s_values_rounded_once) {
                                          {130, 160, 0, 130}, {130, 160, 64, 66},
                                          {72, 1120, 0, 64},  {200, 64, 48, 3}};
     for (dtype type : packed_types) ALL_TYPES(t) for (auto &s : shapes) {
-            file_matrix f(type, s[0], s[1], 5);
+            const uint32_t n_in = inputs_for(type, s[1]);
+            file_matrix f(type, s[0], n_in, 5);
             device_matrix m(f, type);
-            device<uint16_t> out((size_t)s[3] * s[1]);
+            device<uint16_t> out((size_t)s[3] * n_in);
             CUDA_OK(cu_unpack(0, &m.w, t, s[2], s[3], out.p));
             const std::vector<uint16_t> got = out.get();
             for (size_t i = 0; i < got.size(); i++)
                 SWEEP(from_16(t, got[i]) ==
-                      from_16(t, to_16(t, f.value[(size_t)s[2] * s[1] + i])));
+                      from_16(t, to_16(t, f.value[(size_t)s[2] * n_in + i])));
         }
 }
 END_TEST
@@ -109,9 +110,10 @@ START_TEST(slices_give_the_products_of_the_rounded_weights_in_every_kind_of_outp
     for (dtype type : packed_types)
         for (auto &s : shapes) {
             const cu_type t = (s[0] + type) % 2 ? CU_F16 : CU_BF16;
-            file_matrix f(type, s[1], s[2], 8);
+            const uint32_t n_in = inputs_for(type, s[2]);
+            file_matrix f(type, s[1], n_in, 8);
             device_matrix m(f, type);
-            inputs x(t, s[0], s[2], 9);
+            inputs x(t, s[0], n_in, 9);
             for (cu_out kind : {CU_OUT_T, CU_OUT_F32, CU_OUT_ADD})
                 for (bool tuned : {false, true})
                     assert_products(f, x, kind, run_slices(lib, m.w, x, s[3], kind, tuned));

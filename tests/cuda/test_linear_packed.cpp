@@ -34,19 +34,21 @@ START_TEST(results_are_float32_sums_of_the_weights_whatever_the_shape) {
                                          {40, 20, 1120}, {3, 5, 2080}};
     for (dtype type : packed_types)
         for (auto &s : shapes) {
-            file_matrix f(type, s[1], s[2], 51);
+            const uint32_t n_in = inputs_for(type, s[2]);
+            file_matrix f(type, s[1], n_in, 51);
             device_matrix m(f, type);
-            inputs x(s[0] % 2 ? CU_F16 : CU_BF16, s[0], s[2], 53);
+            inputs x(s[0] % 2 ? CU_F16 : CU_BF16, s[0], n_in, 53);
             assert_close(f, x, run_packed(m.w, x, s[0]), s[0], s[0] > 64 ? 23 : 1);
         }
 }
 END_TEST
 
-/* Rows of the identity as inputs: every output is a weight of the file, of which Q4_1's are
- * rounded as code * d and as its sum with m. */
+/* Rows of the identity as inputs: every output is a weight of the file, of which those with a
+ * minimum are rounded as code * d and as its sum with m. */
 START_TEST(no_weight_is_rounded) {
-    const uint32_t n_out = 40, n_in = 96;
+    const uint32_t n_out = 40;
     for (dtype type : packed_types) ALL_TYPES(t) {
+            const uint32_t n_in = inputs_for(type, 96);
             file_matrix f(type, n_out, n_in, 6);
             device_matrix m(f, type);
             inputs x(t, n_in, n_in, 1);
@@ -55,7 +57,7 @@ START_TEST(no_weight_is_rounded) {
                     x.bits[(size_t)r * x.ld + k] = to_16(t, r == k);
             x.on_device.put(x.bits);
             const std::vector<float> got = run_packed(m.w, x, n_in);
-            const float off = type == DT_Q4_1 ? 0x1p-23f : 0;
+            const float off = type_has_min(type) ? 0x1p-23f : 0;
             for (uint32_t o = 0; o < n_out; o++)
                 for (uint32_t k = 0; k < n_in; k++) {
                     const float want = f.value[(size_t)o * n_in + k];
@@ -67,9 +69,10 @@ END_TEST
 
 START_TEST(a_row_has_the_same_bits_for_any_number_of_rows) {
     const uint32_t n_out = 72;
-    for (uint32_t n_in : {352u, 1056u})
+    for (uint32_t some : {352u, 1056u})
         for (dtype type : packed_types) {
-            const cu_type t = type == DT_Q4_1 ? CU_F16 : CU_BF16;
+            const cu_type t = type_has_min(type) ? CU_F16 : CU_BF16;
+            const uint32_t n_in = inputs_for(type, some);
             file_matrix f(type, n_out, n_in, 71);
             device_matrix m(f, type);
             inputs x(t, 130, n_in, 73);
@@ -90,8 +93,9 @@ START_TEST(every_kind_of_output_and_a_bias) {
 END_TEST
 
 START_TEST(results_are_within_the_stated_error_of_float64) {
-    const uint32_t n_out = 96, n_in = 896, n_rows = 12;
+    const uint32_t n_out = 96, n_rows = 12;
     for (dtype type : packed_types) ALL_TYPES(t) {
+            const uint32_t n_in = inputs_for(type, 896);
             file_matrix f(type, n_out, n_in, 23);
             device_matrix m(f, type);
             inputs x(t, n_rows, n_in, 29);
@@ -102,10 +106,10 @@ END_TEST
 
 /* Gate and up in one call give what the two alone give, then the activation, rounded to T. */
 static void check_gated(dtype type, cu_type t, activation act, const uint32_t shape[3]) {
-    const uint32_t n_rows = shape[0], n_out = shape[1];
-    file_matrix f(type, n_out, shape[2], 81), h(type, n_out, shape[2], 82);
+    const uint32_t n_rows = shape[0], n_out = shape[1], n_in = inputs_for(type, shape[2]);
+    file_matrix f(type, n_out, n_in, 81), h(type, n_out, n_in, 82);
     device_matrix gate(f, type), up(h, type);
-    inputs x(t, n_rows, shape[2], 83);
+    inputs x(t, n_rows, n_in, 83);
     std::vector<float> bias(n_out);
     for (uint32_t o = 0; o < n_out; o++) bias[o] = 0.125f * (float)(o % 7) - 0.25f;
     device<float> on_device(bias);

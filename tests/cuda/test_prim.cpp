@@ -129,6 +129,38 @@ START_TEST(mma_of_8_bits_is_exact) {
 }
 END_TEST
 
+/* The halves of k are products of their own, whose sum is the whole. */
+__global__ void k_mma_s8_16(int32_t *d, const int8_t *a, const int8_t *b) {
+    uint32_t g = threadIdx.x >> 2, t = threadIdx.x & 3, fa[2], fb;
+    int32_t acc[4] = {1, 2, 3, 4};
+    for (uint32_t r = 0; r < 2; r++) memcpy(&fa[r], a + (g + r * 8) * 16 + 4 * t, 4);
+    int8_t column[4];
+    for (uint32_t i = 0; i < 4; i++) column[i] = b[(4 * t + i) * 8 + g];
+    memcpy(&fb, column, 4);
+    cu_mma_s8_16(acc, fa, fb);
+    for (uint32_t i = 0; i < 4; i++) d[(g + (i >> 1) * 8) * 8 + 2 * t + (i & 1)] = acc[i];
+}
+
+START_TEST(mma_of_8_bits_and_16_inputs_is_exact) {
+    for (int round = 0; round < 10; round++) {
+        std::vector<int8_t> a(16 * 16), b(16 * 8);
+        for (int8_t &v : a) v = round ? (int8_t)random_bits() : -128;
+        for (int8_t &v : b) v = round ? (int8_t)random_bits() : -128;
+        device<int8_t> da(a), db(b);
+        device<int32_t> d(16 * 8);
+        CU_LAUNCH(k_mma_s8_16, 1, 32, 0, nullptr, d.p, da.p, db.p);
+        CUDA_OK(cudaGetLastError());
+        const std::vector<int32_t> out = d.get();
+        for (int i = 0; i < 16; i++)
+            for (int j = 0; j < 8; j++) {
+                int32_t want = 1 + i / 8 * 2 + j % 2;
+                for (int k = 0; k < 16; k++) want += a[i * 16 + k] * b[k * 8 + j];
+                ck_assert_int_eq(out[i * 8 + j], want);
+            }
+    }
+}
+END_TEST
+
 /* ---- ldmatrix */
 
 template <int N, bool TRANS> __global__ void k_ldmatrix(uint32_t *out, const uint16_t *in) {
@@ -503,7 +535,8 @@ START_TEST(every_thread_of_a_grid_runs_once) {
 END_TEST
 
 CHECK_MAIN("prim", mma_of_16_bits_multiplies_matrices, mma_passes_on_nan_and_infinity,
-           mma_of_8_bits_is_exact, ldmatrix_deals_out_rows_or_columns,
+           mma_of_8_bits_is_exact, mma_of_8_bits_and_16_inputs_is_exact,
+           ldmatrix_deals_out_rows_or_columns,
            cp_async_copies_groups_in_order_and_fills_with_zeroes,
            lop3_is_any_function_of_three_bits, ex2_is_a_power_of_two,
            halves_round_to_even_and_saturate, fma2_rounds_once,

@@ -67,41 +67,24 @@ START_TEST(nan_infinity_and_zero_are_quantised_as_on_the_cpu) {
 }
 END_TEST
 
-/* The matrix as codes, scales and minima, from the file's bytes. */
-struct plain_weights {
-    const file_matrix &f;
-    explicit plain_weights(const file_matrix &f) : f(f) {}
-    const uint8_t *block(uint32_t o, uint32_t b) const {
-        return f.raw.data() + o * f.row_bytes + b * dtype_get(f.type)->block_bytes;
-    }
-    float half(const uint8_t *p) const {
-        uint16_t h;
-        memcpy(&h, p, 2);
-        return half_to_float(h);
-    }
-    int code(uint32_t o, uint32_t k) const {
-        const uint8_t *p = block(o, k / 32);
-        const uint32_t i = k % 32;
-        if (f.type == DT_Q8_0) return (int8_t)p[2 + i];
-        const uint8_t byte = p[(f.type == DT_Q4_1 ? 4 : 2) + i % 16];
-        return (i < 16 ? byte & 15 : byte >> 4) - (f.type == DT_Q4_0 ? 8 : 0);
-    }
-    float d(uint32_t o, uint32_t b) const { return half(block(o, b)); }
-    float m(uint32_t o, uint32_t b) const { return half(block(o, b) + 2); }
-};
-
 /* One output as linear_quant.cu documents it. */
-static float plain_few(const plain_weights &w, const quantized &q, uint32_t row, uint32_t o) {
+static float plain_few(const file_matrix &w, const quantized &q, uint32_t row, uint32_t o) {
+    const bool by_16 = packed_scale_bytes(w.type) / (type_has_min(w.type) ? 2 : 1) == 128;
+    const uint32_t n = by_16 ? 16 : 32;
     float total = 0;
     for (uint32_t warp = 0; warp < 8; warp++) {
         float acc = 0;
-        for (uint32_t c = warp; c * 64 < w.f.n_in; c += 8)
-            for (uint32_t b = 2 * c; b < 2 * c + 2 && b < w.f.n_in / 32; b++) {
-                int isum = 0;
-                for (uint32_t k = 32 * b; k < 32 * b + 32; k++)
-                    isum += w.code(o, k) * q.code(row, k);
-                acc = fmaf((float)isum, w.d(o, b) * q.scale(row, b), acc);
-                if (w.f.type == DT_Q4_1) acc = fmaf(w.m(o, b), q.sum(row, b), acc);
+        for (uint32_t c = warp; c * 64 < w.n_in; c += 8)
+            for (uint32_t k = 64 * c; k < 64 * c + 64 && k < w.n_in; k += n) {
+                int isum = 0, sum = 0;
+                for (uint32_t i = k; i < k + n; i++) {
+                    isum += (int)w.code(o, i) * q.code(row, i);
+                    sum += q.code(row, i);
+                }
+                const float d = q.scale(row, k / 32);
+                acc = fmaf((float)isum, w.d(o, k) * d, acc);
+                if (type_has_min(w.type))
+                    acc = fmaf(w.m(o, k), by_16 ? d * (float)sum : q.sum(row, k / 32), acc);
             }
         total += acc;
     }
@@ -110,21 +93,21 @@ static float plain_few(const plain_weights &w, const quantized &q, uint32_t row,
 
 START_TEST(every_output_is_the_documented_sum_bit_for_bit) {
     static const uint32_t shapes[][2] = {{1, 32}, {16, 64}, {40, 96}, {35, 576}, {17, 1120}};
-    for (dtype type : packed_types)
-        for (auto &shape : shapes) {
-            file_matrix f(type, shape[0], shape[1], 17);
-            device_matrix m(f, type);
-            const plain_weights w(f);
-            const cu_type t = shape[0] % 2 ? CU_F16 : CU_BF16;
-            inputs x(t, 8, shape[1], 5);
-            quantized q(x, 8);
-            std::vector<float> want;
-            for (uint32_t r = 0; r < 8; r++)
-                for (uint32_t o = 0; o < shape[0]; o++) want.push_back(plain_few(w, q, r, o));
-            for (uint32_t n_rows : {1, 2, 3, 8})
-                assert_same_rows(want, run_linear(m.w, x, n_rows), n_rows * shape[0],
-                                 dtype_name(type));
-        }
+    EACH_INT8(type)
+    for (auto &shape : shapes) {
+        const uint32_t n_in = inputs_for(type, shape[1]);
+        file_matrix f(type, shape[0], n_in, 17);
+        device_matrix m(f, type);
+        const cu_type t = shape[0] % 2 ? CU_F16 : CU_BF16;
+        inputs x(t, 8, n_in, 5);
+        quantized q(x, 8);
+        std::vector<float> want;
+        for (uint32_t r = 0; r < 8; r++)
+            for (uint32_t o = 0; o < shape[0]; o++) want.push_back(plain_few(f, q, r, o));
+        for (uint32_t n_rows : {1, 2, 3, 8})
+            assert_same_rows(want, run_linear(m.w, x, n_rows), n_rows * shape[0],
+                             dtype_name(type));
+    }
 }
 END_TEST
 
@@ -133,11 +116,10 @@ START_TEST(matrices_with_many_outputs_have_the_same_bits) {
     const uint32_t n_out = 16400, n_in = 32;
     file_matrix f(DT_Q4_1, n_out, n_in, 2);
     device_matrix m(f, DT_Q4_1);
-    const plain_weights w(f);
     inputs x(CU_F16, 1, n_in, 6);
     quantized q(x, 1);
     std::vector<float> want;
-    for (uint32_t o = 0; o < n_out; o++) want.push_back(plain_few(w, q, 0, o));
+    for (uint32_t o = 0; o < n_out; o++) want.push_back(plain_few(f, q, 0, o));
     assert_same_rows(want, run_linear(m.w, x, 1), n_out, "wide");
 }
 END_TEST
@@ -145,8 +127,8 @@ END_TEST
 /* Stated tolerance: int8 activations cost up to 1.6% of the norm of a row's outputs with
  * outlier channels (engine/cpu/linear.h). */
 START_TEST(results_are_within_the_stated_error_of_float64) {
-    for (dtype type : packed_types) {
-        const uint32_t n_out = 96, n_in = 896, n_rows = 4;
+    EACH_INT8(type) {
+        const uint32_t n_out = 96, n_in = inputs_for(type, 896), n_rows = 4;
         file_matrix f(type, n_out, n_in, 23);
         device_matrix m(f, type);
         inputs x(CU_BF16, n_rows, n_in, 29);
@@ -161,24 +143,35 @@ START_TEST(every_kind_of_output_and_a_bias) {
 END_TEST
 
 START_TEST(gate_and_up_together_are_the_two_alone) {
-    const uint32_t n_out = 56, n_in = 96, n_rows = 5;
-    for (dtype type : packed_types)
-        for (activation act : {ACT_SILU, ACT_GELU_TANH})
-            for (cu_type t : {CU_F16, CU_BF16}) {
-                file_matrix fg(type, n_out, n_in, 41), fu(type, n_out, n_in, 43);
-                device_matrix gate(fg, type), up(fu, type);
-                inputs x(t, n_rows, n_in, 47);
-                quantized q(x, n_rows);
-                const std::vector<float> g = run_linear(gate.w, x, n_rows),
-                                         u = run_linear(up.w, x, n_rows);
-                guarded_out out(t, n_rows, n_out);
-                cu_linear a = linear_of(gate.w, x, n_rows, out, CU_OUT_T), b = a;
-                a.in_q = b.in_q = q.bytes.p;
-                b.w = up.w;
-                CUDA_OK(cu_gate_up_quant_few(0, &a, &b, act));
-                const std::vector<float> got = out.get();
-                assert_gated(type, t, act, g, u, got);
-            }
+    const uint32_t n_out = 56, n_rows = 5;
+    EACH_INT8(type)
+    for (activation act : {ACT_SILU, ACT_GELU_TANH})
+        for (cu_type t : {CU_F16, CU_BF16}) {
+            const uint32_t n_in = inputs_for(type, 96);
+            file_matrix fg(type, n_out, n_in, 41), fu(type, n_out, n_in, 43);
+            device_matrix gate(fg, type), up(fu, type);
+            inputs x(t, n_rows, n_in, 47);
+            quantized q(x, n_rows);
+            const std::vector<float> g = run_linear(gate.w, x, n_rows),
+                                     u = run_linear(up.w, x, n_rows);
+            guarded_out out(t, n_rows, n_out);
+            cu_linear a = linear_of(gate.w, x, n_rows, out, CU_OUT_T), b = a;
+            a.in_q = b.in_q = q.bytes.p;
+            b.w = up.w;
+            CUDA_OK(cu_gate_up_quant_few(0, &a, &b, act));
+            const std::vector<float> got = out.get();
+            assert_gated(type, t, act, g, u, got);
+        }
+}
+END_TEST
+
+/* Their codes are no integers: linear_packed.cu takes them, in any number of rows. */
+START_TEST(f8_meets_activations_of_16_bits) {
+    file_matrix f(CU_F8, 40, 96, 7);
+    device_matrix m(f, CU_F8);
+    inputs x(CU_BF16, 3, 96, 8);
+    assert_same_rows(run_linear(m.w, x, 3, nullptr, CU_OUT_F32, true), run_linear(m.w, x, 3),
+                     3 * 40, "F8");
 }
 END_TEST
 
@@ -211,6 +204,6 @@ CHECK_MAIN("quant_few", activations_are_quantised_as_on_the_cpu,
            every_output_is_the_documented_sum_bit_for_bit,
            matrices_with_many_outputs_have_the_same_bits,
            results_are_within_the_stated_error_of_float64, every_kind_of_output_and_a_bias,
-           gate_and_up_together_are_the_two_alone,
+           gate_and_up_together_are_the_two_alone, f8_meets_activations_of_16_bits,
            a_nan_reaches_every_output_of_its_row_and_no_other_row,
            what_cannot_be_done_is_refused_and_nothing_is_done_for_no_rows)

@@ -4,6 +4,8 @@
 
 #include "engine/cuda/quant.cuh"
 
+#include <stdio.h>
+
 template <dtype TYPE> __global__ void read_all(quant_view v, uint32_t n_out, float *out) {
     for (uint32_t o = blockIdx.x; o < n_out; o += gridDim.x)
         for (uint32_t k = threadIdx.x; k < v.n_in; k += blockDim.x)
@@ -15,8 +17,7 @@ template <dtype TYPE, class T>
 __global__ void read_fragments(quant_view v, uint32_t n_in, uint16_t *out) {
     const int lane = threadIdx.x, g = lane / 4, t = lane % 4;
     const size_t tile = (size_t)blockIdx.y * v.n_chunks + blockIdx.x;
-    const quant_tile<TYPE> w = quant_load<TYPE>(quant_lane_codes<TYPE>(v, tile, lane),
-                                                quant_lane_scales<TYPE>(v, tile, lane));
+    const quant_tile<TYPE> w = quant_load(quant_lane_of<TYPE>(v, tile, lane));
     for (int b = 0; b < 2; b++) {
         uint32_t a[2][4];
         quant_halves<TYPE, T>(w, b, a);
@@ -38,11 +39,13 @@ template <dtype TYPE> static void launch_read(const cu_matrix *w, float *out) {
 static std::vector<float> values_of(const cu_matrix &w) {
     device<float> out((size_t)w.n_out * w.n_in);
     switch (w.type) {
-    case DT_Q8_0: launch_read<DT_Q8_0>(&w, out.p); break;
-    case DT_Q4_0: launch_read<DT_Q4_0>(&w, out.p); break;
-    case DT_Q4_1: launch_read<DT_Q4_1>(&w, out.p); break;
     case DT_F16: launch_read<DT_F16>(&w, out.p); break;
-    default: launch_read<DT_BF16>(&w, out.p); break;
+    case DT_BF16: launch_read<DT_BF16>(&w, out.p); break;
+    default:
+        CUDA_OK(quant_by_type(w.type, [&](auto type) {
+            launch_read<decltype(type)::value>(&w, out.p);
+            return cudaSuccess;
+        }));
     }
     CUDA_OK(cudaGetLastError());
     return out.get();
@@ -60,6 +63,7 @@ START_TEST(packed_rows_are_exactly_the_values_of_the_file) {
     for (dtype t : packed_types)
         for (uint32_t n_out : outs)
             for (uint32_t n_in : ins) {
+                if (n_in != inputs_for(t, n_in)) n_in = inputs_for(t, 256 + n_in);
                 file_matrix f(t, n_out, n_in, 7 + n_in);
                 device_matrix m(f, t, n_out > 64 ? 64 : 0);
                 assert_same(f.value, values_of(m.w));
@@ -67,24 +71,64 @@ START_TEST(packed_rows_are_exactly_the_values_of_the_file) {
 }
 END_TEST
 
+/* Blocks made and read by PyPI's gguf: numbers of the rows whose scales are ordinary ones, which are
+ * rounded to f16 where they are products. */
+START_TEST(golden_blocks_have_the_values_of_gguf) {
+    enum { ORDINARY_FROM = 7, ORDINARY = 7 };
+    FILE *f = fopen("tests/golden/quants.bin", "rb");
+    ck_assert_msg(f != NULL, "tests/golden/quants.bin: run this in the repository's root");
+    uint32_t head[3], n_types = 0;
+    while (fread(head, 4, 3, f) == 3) {
+        const dtype t = (dtype)head[0];
+        const uint32_t n_out = head[1], n_in = head[2];
+        const dtype_block size = dtype_block_of(t);
+        std::vector<uint8_t> file((size_t)n_out * n_in / size.elems * size.bytes);
+        std::vector<float> want((size_t)n_out * n_in);
+        ck_assert(fread(file.data(), 1, file.size(), f) == file.size());
+        ck_assert(fread(want.data(), 4, want.size(), f) == want.size());
+        if (!cu_matrix_is_packed(t)) continue;
+        n_types++;
+        device<uint8_t> raw(file), bytes(cu_matrix_bytes(t, n_out, n_in));
+        const cu_matrix w = {bytes.p, t, n_out, n_in};
+        CUDA_OK(cu_matrix_store(0, &w, t, 0, n_out, raw.p));
+        const std::vector<float> got = values_of(w);
+        const bool products = size.elems == 256;
+        for (uint32_t o = ORDINARY_FROM; o < ORDINARY_FROM + ORDINARY; o++) {
+            float most = 0;
+            for (uint32_t k = 0; k < n_in; k++)
+                most = fmaxf(most, fabsf(want[(size_t)o * n_in + k]));
+            for (uint32_t k = 0; k < n_in; k++) {
+                const size_t at = (size_t)o * n_in + k;
+                if (!(fabsf(got[at] - want[at]) <= (products ? 0x1p-10f : 0x1p-23f) * most))
+                    ck_abort_msg("%s [%u][%u]: %g, not %g", dtype_name(t), o, k, got[at],
+                                 want[at]);
+            }
+        }
+    }
+    fclose(f);
+    ck_assert_uint_eq(n_types, 10); /* all of CU_PACKED_LIST but F8 */
+}
+END_TEST
+
 START_TEST(padding_is_zero_and_storing_does_not_write_beyond_its_rows) {
     for (dtype t : packed_types) {
-        file_matrix f(t, 21, 96, 3);
+        const uint32_t n_in = inputs_for(t, 96), wide_in = (n_in + 63) / 64 * 64;
+        file_matrix f(t, 21, n_in, 3);
         device_matrix m(f, t);
         cu_matrix padded = m.w;
         padded.n_out = 32;
         const std::vector<float> v = values_of(padded);
         for (size_t i = f.value.size(); i < v.size(); i++) SWEEP(v[i] == 0);
         /* Columns 96 .. 127 of the view as if they existed. */
-        padded.n_in = 128;
+        padded.n_in = wide_in;
         const std::vector<float> wide = values_of(padded);
-        for (size_t i = 0; i < wide.size(); i++) SWEEP(i % 128 < 96 || wide[i] == 0);
+        for (size_t i = 0; i < wide.size(); i++) SWEEP(i % wide_in < n_in || wide[i] == 0);
         /* A row rewritten in the middle leaves its neighbours alone. */
-        file_matrix other(t, 1, 96, 4);
+        file_matrix other(t, 1, n_in, 4);
         device<uint8_t> raw(other.raw);
         CUDA_OK(cu_matrix_store(0, &m.w, t, 9, 1, raw.p));
         std::vector<float> want = f.value;
-        memcpy(&want[9 * 96], other.value.data(), 96 * sizeof(float));
+        memcpy(&want[(size_t)9 * n_in], other.value.data(), n_in * sizeof(float));
         assert_same(want, values_of(m.w));
     }
 }
@@ -95,20 +139,18 @@ static void launch_fragments(const cu_matrix &w, std::vector<uint16_t> *out) {
     device<uint16_t> o((size_t)packed_strips(w.n_out) * 16 * w.n_in);
     const quant_view v = quant_view_of(&w);
     const dim3 grid(v.n_chunks, v.n_strips);
-    if (w.type == DT_Q8_0)
-        CU_LAUNCH((read_fragments<DT_Q8_0, T>), grid, 32, 0, 0, v, w.n_in, o.p);
-    else if (w.type == DT_Q4_0)
-        CU_LAUNCH((read_fragments<DT_Q4_0, T>), grid, 32, 0, 0, v, w.n_in, o.p);
-    else
-        CU_LAUNCH((read_fragments<DT_Q4_1, T>), grid, 32, 0, 0, v, w.n_in, o.p);
-    CUDA_OK(cudaGetLastError());
+    CUDA_OK(quant_by_type(w.type, [&](auto type) {
+        constexpr dtype TYPE = decltype(type)::value;
+        CU_LAUNCH((read_fragments<TYPE, T>), grid, 32, 0, 0, v, w.n_in, o.p);
+        return cudaGetLastError();
+    }));
     *out = o.get();
 }
 
 START_TEST(fragments_are_the_values_rounded_once) {
     for (dtype t : packed_types)
         for (cu_type type : {CU_F16, CU_BF16}) {
-            file_matrix f(t, 32, 160, 11);
+            file_matrix f(t, 32, inputs_for(t, 160), 11);
             device_matrix m(f, t);
             std::vector<uint16_t> got;
             if (type == CU_F16)
@@ -149,9 +191,10 @@ START_TEST(a_type_that_does_not_fit_the_matrix_is_refused) {
 END_TEST
 
 START_TEST(random_weights_have_mean_0_and_the_deviation_asked_for_and_follow_the_seed) {
-    static const dtype all[] = {DT_Q8_0, DT_Q4_0, DT_Q4_1, DT_F16, DT_BF16};
+    std::vector<dtype> all(packed_types, std::end(packed_types));
+    all.insert(all.end(), {DT_F16, DT_BF16});
     for (dtype t : all) {
-        const uint32_t n_out = 120, n_in = 544;
+        const uint32_t n_out = 120, n_in = inputs_for(t, 544);
         std::vector<float> runs[3];
         for (int i = 0; i < 3; i++) {
             device<uint8_t> bytes(cu_matrix_bytes(t, n_out, n_in));
@@ -171,6 +214,7 @@ START_TEST(random_weights_have_mean_0_and_the_deviation_asked_for_and_follow_the
 END_TEST
 
 CHECK_MAIN("quant_store", packed_rows_are_exactly_the_values_of_the_file,
+           golden_blocks_have_the_values_of_gguf,
            padding_is_zero_and_storing_does_not_write_beyond_its_rows,
            fragments_are_the_values_rounded_once, floats_become_the_16_bit_type_by_one_rounding,
            a_type_that_does_not_fit_the_matrix_is_refused,

@@ -190,6 +190,10 @@ static inline void cu_mma_s8(int32_t d[4], const uint32_t a[4], const uint32_t b
     cushim_fragments in = {a, b};
     cushim_collective(0xffffffffu, cushim_mma_s8, &in, d, true);
 }
+static inline void cu_mma_s8_16(int32_t d[4], const uint32_t a[2], uint32_t b) {
+    const uint32_t a32[4] = {a[0], a[1], 0, 0}, b32[2] = {b, 0};
+    cu_mma_s8(d, a32, b32);
+}
 static inline void cu_ldmatrix_x4(uint32_t r[4], const void *row) {
     cushim_collective(0xffffffffu, cushim_ldmatrix_x4, row, r, true);
 }

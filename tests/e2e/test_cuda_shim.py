@@ -22,8 +22,8 @@ LONG = [*CUDA, "--max-model-len", "1024", "--max-num-seqs", "8", "--max-num-batc
 GRANULE = 2 << 20  # of the device: what its pools of KV blocks are made of
 EXACT = ("weights", "activations", "logits", "workspace", "kv")
 # By how much a log-probability may differ. f16 activations keep 11 bits; packed weights meet int8 activations
-# in steps of few rows (the worst seen: 0.006 and 0.18); Q6_K becomes bf16. Greedy tokens must be equal unless the CPU's two likeliest are nearer than twice that.
-TOLERANCE = {"F16": 0.02, "Q4_0": 0.35, "IQ4_NL": 0.35, "Q4_K": 0.35, "Q6_K": 0.1}
+# in steps of few rows (the worst seen: 0.006 and 0.18). Greedy tokens must be equal unless the CPU's two likeliest are nearer than twice that.
+TOLERANCE = {"F16": 0.02, "Q4_0": 0.35, "IQ4_NL": 0.35, "Q4_K": 0.35, "Q6_K": 0.35}
 PROMPTS = ["the garden of", "int main(void) {", "Привет", "a b c d e f g h i j k l m n o p", "winter is", "x = 1", "日本", "no"]
 
 pytestmark = pytest.mark.skipif(not PLUGIN, reason="make test-cuda runs these")

@@ -325,7 +325,7 @@ START_TEST(what_it_cannot_compute_is_named) {
     gemma.shape.full_head_dim = 512;
     rig_unsupported(&backend_cuda, &gemma, DT_F16, &o, "head_dim", "heads of 512");
     c.n_embd = c.n_ff = 256;
-    rig_unsupported(&backend_cuda, &c, DT_IQ3_S, &o, "token_embd.weight", "IQ3_S");
+    rig_unsupported(&backend_cuda, &c, DT_NVFP4, &o, "token_embd.weight", "NVFP4");
 }
 END_TEST
 

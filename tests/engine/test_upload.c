@@ -17,25 +17,35 @@ static float half_at(const uint8_t *p) {
     return half_to_float(h);
 }
 
-/* Values of n elements of Q8_0, Q4_1 or F32, by the definition of their blocks. */
+static const int8_t iq4_nl[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
+                                  1,    13,   25,  38,  53,  69,  89,  113};
+
+/* Number i of a block of 32, by the definition of its type. */
+static float value_of(dtype t, const uint8_t *p, uint32_t i) {
+    const float d = half_at(p);
+    if (t == DT_Q8_0) return d * (float)(int8_t)p[2 + i];
+    const uint8_t *codes = p + (t == DT_IQ4_NL ? 2 : t == DT_Q5_1 ? 8 : 4);
+    const int nibble = i < 16 ? codes[i] & 15 : codes[i - 16] >> 4;
+    if (t == DT_IQ4_NL) return d * (float)iq4_nl[nibble];
+    const int fifth = t == DT_Q5_1 ? p[4 + i / 8] >> i % 8 & 1 : 0;
+    return d * (float)(nibble | fifth << 4) + half_at(p + 2);
+}
+
+/* Values of n elements of what rows become. */
 static void read_back(dtype t, const uint8_t *p, uint32_t n, float *out) {
     if (t == DT_F32) {
-        memcpy(out, p, 4 * n);
+        memcpy(out, p, 4 * (size_t)n);
         return;
     }
-    for (uint32_t at = 0; at < n; at += 32, p += t == DT_Q8_0 ? 34 : 20)
-        for (uint32_t i = 0; i < 32; i++) {
-            const uint8_t pair = p[4 + i % 16];
-            const int nibble = i < 16 ? pair & 15 : pair >> 4;
-            out[at + i] = t == DT_Q8_0 ? half_at(p) * (float)(int8_t)p[2 + i]
-                                       : half_at(p) * (float)nibble + half_at(p + 2);
-        }
+    for (uint32_t at = 0; at < n; at++)
+        out[at] = value_of(t, p + at / 32 * dtype_block_of(t).bytes, at % 32);
 }
 
 /* Largest error allowed, as a part of the largest value of the row: two roundings to f16 where
  * scales are products. */
 static float allowed(dtype t) {
-    return t == DT_Q4_K ? 0x1p-10f : t == DT_IQ4_XS ? 0x1p-11f : 0;
+    if (cu_upload_type(t) == DT_F32 || t == DT_Q1_0 || t == DT_Q2_0) return 0;
+    return t == DT_Q4_K || t == DT_Q5_K ? 0x1p-10f : 0x1p-11f;
 }
 
 static void check_row(dtype t, const uint8_t *file, uint32_t n, const float *want,
@@ -79,51 +89,68 @@ START_TEST(blocks_become_others_of_the_same_values) {
         free(want);
     }
     fclose(f);
-    ck_assert_uint_eq(n_types, 9);
+    ck_assert_uint_eq(n_types, 14);
 }
 END_TEST
 
 START_TEST(types_that_the_device_stores_are_copied_as_they_are) {
-    static const dtype own[] = {DT_F32, DT_F16, DT_BF16, DT_Q8_0, DT_Q4_0, DT_Q4_1};
+    static const dtype own[] = {DT_F32,    DT_F16,   DT_BF16, DT_Q8_0, DT_Q4_0,
+                                DT_Q4_1,   DT_Q5_0,  DT_Q5_1, DT_Q2_K, DT_Q3_K,
+                                DT_IQ4_NL, DT_MXFP4, DT_Q6_K};
     for (size_t i = 0; i < sizeof own / sizeof *own; i++)
         ck_assert_int_eq(cu_upload_type(own[i]), own[i]);
 }
 END_TEST
 
-/* 64 codes of a group, with scales of three types; by their definition. */
+/* ---- groups ---- */
+
+/* Code i of a group's codes. */
+static int code_at(dtype kind, const uint8_t *codes, uint32_t i) {
+    if (kind == DT_I8G || kind == DT_I8Z || kind == DT_F8) return (int8_t)codes[i];
+    const uint8_t pair = codes[i / 32 * 16 + i % 16];
+    return i % 32 < 16 ? pair & 15 : pair >> 4;
+}
+
+/* A group of a scale d and codes becomes blocks with these numbers, or of F8, codes. */
+static void check_group(dtype kind, dtype scale, uint32_t group) {
+    const dtype t = dtype_grouped(kind, scale, group), as = cu_upload_type(t);
+    const float d = 0.0625f;
+    const uint16_t h = scale == DT_F16 ? half_of_float(d) : bf16_of_float(d);
+    const dtype_block in = dtype_block_of(t), out = dtype_block_of(as);
+    uint8_t block[96] = {0}, to[512];
+    memcpy(block, scale == DT_F32 ? (const void *)&d : &h, scale == DT_F32 ? 4 : 2);
+    uint8_t *codes = block + in.bytes - group * (kind == DT_I4 || kind == DT_I4Z ? 1 : 2) / 2;
+    const int zero = kind == DT_I4 ? 8 : kind == DT_I4Z ? 16 : kind == DT_I8Z ? -129 : 0;
+    if (kind == DT_I4Z) codes[-1] = 16;
+    if (kind == DT_I8Z) codes[-2] = 127, codes[-1] = 255;
+    for (uint8_t *p = codes; p < block + in.bytes; p++) *p = (uint8_t)((p - codes) * 37 + 5);
+    cu_upload(t, block, group, to);
+    for (uint32_t i = 0; i < group; i++) {
+        const uint8_t *b = to + i / out.elems * out.bytes;
+        const float want = d * (float)(code_at(kind, codes, i) - zero);
+        float got;
+        memcpy(&got, b, 4);
+        if (kind == DT_F8) {
+            ck_assert(got == d && b[4 + i % 32] == codes[i]);
+            continue;
+        }
+        if (as == DT_Q8_0) got = value_of(as, b, i % 32);
+        if (as == DT_Q4_0) got = half_at(b) * (float)(code_at(DT_I4, b + 2, i % 32) - 8);
+        ck_assert_float_eq(got, want);
+    }
+    uint64_t from, to_bytes; /* rows are read behind what they become */
+    ck_assert(dtype_bytes(t, 1, 192, &from) && dtype_bytes(as, 1, 192, &to_bytes));
+    ck_assert_uint_le(from, to_bytes);
+}
+
 START_TEST(groups_become_blocks_that_repeat_their_scale) {
-    static const dtype kinds[] = {DT_I4, DT_I4Z, DT_I8G}, scales[] = {DT_F16, DT_BF16, DT_F32};
+    static const dtype kinds[] = {DT_I4, DT_I4Z, DT_I8G, DT_I8Z, DT_F8},
+                       scales[] = {DT_F16, DT_BF16, DT_F32};
     for (uint32_t group = 32; group <= 64; group += 32)
-        for (int k = 0; k < 3; k++)
+        for (int k = 0; k < 5; k++)
             for (int s = 0; s < 3; s++) {
-                const dtype t = dtype_grouped(kinds[k], scales[s], group),
-                            as = cu_upload_type(t);
-                if (as == t) continue;
-                const uint32_t size = scales[s] == DT_F32 ? 4 : 2, codes = k == 2 ? 32 : 16;
-                const float d = 0.0625f;
-                const uint16_t h[2] = {scales[s] == DT_F16 ? half_of_float(d)
-                                                           : bf16_of_float(d)};
-                uint8_t block[80], to[80];
-                memcpy(block, s == 2 ? (const void *)&d : h, size);
-                uint8_t *at = block + size;
-                if (k == 1) *at++ = 16;
-                for (uint32_t i = 0; i < group / 32 * codes; i++) at[i] = (uint8_t)(i * 37 + 5);
-                cu_upload(t, block, group, to);
-                for (uint32_t i = 0; i < group; i++) {
-                    const uint8_t pair = at[i / 32 * 16 + i % 16];
-                    const int want = k == 2
-                                         ? (int8_t)at[i]
-                                         : (i % 32 < 16 ? pair & 15 : pair >> 4) - (k ? 16 : 8);
-                    const uint8_t *b = to + i / 32 * (as == DT_Q8_0 ? 34 : 18);
-                    const int got = as == DT_Q8_0 ? (int8_t)b[2 + i % 32]
-                                    : i % 32 < 16 ? (b[2 + i % 16] & 15) - 8
-                                                  : (b[2 + i % 16] >> 4) - 8;
-                    ck_assert_int_eq(got, want);
-                    ck_assert_float_eq(half_at(b), d);
-                }
-                uint64_t in, out; /* rows are read behind what they become */
-                ck_assert(dtype_bytes(t, 1, 192, &in) && dtype_bytes(as, 1, 192, &out));
-                ck_assert_uint_le(in, out);
+                const dtype t = dtype_grouped(kinds[k], scales[s], group);
+                if (cu_upload_type(t) != t) check_group(kinds[k], scales[s], group);
             }
 }
 END_TEST
