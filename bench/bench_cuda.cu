@@ -326,7 +326,8 @@ static void bench_rows(uint32_t rows) {
     void *out = a.keep(bytes_of((size_t)rows * b.ff * 4));
     run_case("norm", "BF16", rows, n * (4 + 2), 0, sets, [=](uint32_t i) {
         const cu_norm norm = {CU_BF16, rows, 1e-5f, w};
-        return cu_row_norm(b.stream, &norm, b.embd, x + (size_t)i * rows * b.embd, out);
+        return cu_row_norm(b.stream, &norm, b.embd, CU_F32, x + (size_t)i * rows * b.embd, out,
+                           CU_OUT_T);
     });
     run_case("gate", "BF16", rows, m * (4 + 2), 0, sets, [=](uint32_t i) {
         return cu_gate(b.stream, CU_BF16, ACT_SILU, rows, b.ff,

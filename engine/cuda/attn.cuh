@@ -146,6 +146,46 @@ static inline bool attn_args_valid(const cu_attn *a) {
            bt >= 8 && !(bt & (bt - 1));
 }
 
+/* ---- decode: a row's splits */
+
+/* Where the partial results lie: accumulators [entry][split][head][head_dim], then maxima and
+ * sums [entry][split][head][2]. */
+struct decode_partials {
+    float *acc;
+    float2 *ml;
+    uint32_t n_splits;
+};
+
+/* What the row of an entry sees and how it is cut. */
+struct decode_cut {
+    int lo, pos, shift; /* shift: log2 of the split's tokens */
+    uint32_t first, n;  /* splits; n 0: decode leaves the entry alone */
+};
+
+CU_DEVICE decode_cut decode_cut_of(const attn_args &a, uint32_t n_seqs, uint32_t entry) {
+    decode_cut c = {};
+    int rows = a.n_rows[entry]; /* both on the way at once */
+    c.pos = a.first_pos[entry];
+    if (rows != 1) return c;
+    uint32_t seen = (uint32_t)c.pos + 1;
+    if (a.window && a.window < seen) seen = a.window;
+    c.lo = c.pos + 1 - (int)seen;
+    c.shift = (int)cu_attn_split_log2(n_seqs, seen);
+    c.first = (uint32_t)c.lo >> c.shift;
+    c.n = ((uint32_t)c.pos >> c.shift) - c.first + 1;
+    return c;
+}
+
+/* attn_decode.cu: sums what splits left, for entries that have several. */
+cudaError_t attn_combine(cudaStream_t, const attn_args &, uint32_t n_seqs,
+                         const decode_partials &);
+/* attn_wide.cu: heads wider than CU_ATTN_HEAD, of K and V in 16 bits. As cu_attn_decode and
+ * cu_attn_prefill. */
+cudaError_t attn_wide_decode(cudaStream_t, const cu_attn &, const attn_args &, uint32_t n_seqs,
+                             const decode_partials &);
+cudaError_t attn_wide_prefill(cudaStream_t, const cu_attn &, const attn_args &,
+                              const int32_t *tiles, uint32_t n_tiles);
+
 /* ---- numbers */
 
 template <class E> struct attn_num;

@@ -33,34 +33,6 @@ template <class E, int HD, attn_form FORM> struct decode_config {
     static size_t smem(uint32_t n_seqs) { return SMEM + (n_seqs + 1) * 4; }
 };
 
-/* Where the partial results lie: accumulators [entry][split][head][head_dim], then maxima and
- * sums [entry][split][head][2]. */
-struct decode_partials {
-    float *acc;
-    float2 *ml;
-    uint32_t n_splits;
-};
-
-/* What the row of an entry sees and how it is cut. */
-struct decode_cut {
-    int lo, pos, shift; /* shift: log2 of the split's tokens */
-    uint32_t first, n;  /* splits; n 0: decode leaves the entry alone */
-};
-
-CU_DEVICE decode_cut decode_cut_of(const attn_args &a, uint32_t n_seqs, uint32_t entry) {
-    decode_cut c = {};
-    int rows = a.n_rows[entry]; /* both on the way at once */
-    c.pos = a.first_pos[entry];
-    if (rows != 1) return c;
-    uint32_t seen = (uint32_t)c.pos + 1;
-    if (a.window && a.window < seen) seen = a.window;
-    c.lo = c.pos + 1 - (int)seen;
-    c.shift = (int)cu_attn_split_log2(n_seqs, seen);
-    c.first = (uint32_t)c.lo >> c.shift;
-    c.n = ((uint32_t)c.pos >> c.shift) - c.first + 1;
-    return c;
-}
-
 /* first[e]: splits of the entries before e; first[n_seqs]: of all. An entry that needs more than
  * n_splits (a batch that contradicts its plan) has that many, and NaN as its result: its logits
  * are not finite then, and its sequence ends with an error. */
@@ -348,6 +320,14 @@ static __global__ void __launch_bounds__(COMBINE_THREADS)
     }
 }
 
+cudaError_t attn_combine(cudaStream_t stream, const attn_args &a, uint32_t n_seqs,
+                         const decode_partials &p) {
+    if (p.n_splits == 1) return cudaSuccess;
+    CU_LAUNCH_EARLY(attn_combine_kernel, dim3(a.n_heads, n_seqs), COMBINE_THREADS, 0, stream, a,
+                    p);
+    return cudaGetLastError();
+}
+
 /* ---- host */
 
 template <class E, int HD, attn_form FORM>
@@ -389,6 +369,7 @@ cudaError_t cu_attn_decode(cudaStream_t stream, const cu_attn *attn, const cu_ta
     p.acc = (float *)partials;
     p.ml = (float2 *)(p.acc + (size_t)n_seqs * n_splits * a.n_heads * a.head_dim);
     p.n_splits = n_splits;
+    if (a.head_dim > CU_ATTN_HEAD) return attn_wide_decode(stream, *attn, a, n_seqs, p);
     const attn_form form = attn_form_of(attn);
     cudaError_t e =
         form == ATTN_CODES   ? decode_by_head<__half, ATTN_CODES>(stream, a, n_seqs, p)
@@ -396,8 +377,5 @@ cudaError_t cu_attn_decode(cudaStream_t stream, const cu_attn *attn, const cu_ta
         : attn->kv.type == CU_BF16
             ? decode_by_head<__nv_bfloat16, ATTN_NUMBERS>(stream, a, n_seqs, p)
             : decode_by_head<__half, ATTN_NUMBERS>(stream, a, n_seqs, p);
-    if (e || n_splits == 1) return e;
-    CU_LAUNCH_EARLY(attn_combine_kernel, dim3(a.n_heads, n_seqs), COMBINE_THREADS, 0, stream, a,
-                    p);
-    return cudaGetLastError();
+    return e ? e : attn_combine(stream, a, n_seqs, p);
 }

@@ -256,6 +256,7 @@ cudaError_t cu_attn_prefill(cudaStream_t stream, const cu_attn *attn, const cu_t
     if (!attn_args_valid(attn)) return cudaErrorNotSupported;
     if (!n_tiles) return cudaSuccess;
     attn_args a = attn_args_of(attn, tables);
+    if (a.head_dim > CU_ATTN_HEAD) return attn_wide_prefill(stream, *attn, a, tiles, n_tiles);
     const attn_form form = attn_form_of(attn);
     return form == ATTN_CODES   ? prefill_by_head<__half, ATTN_CODES>(stream, a, tiles, n_tiles)
            : form == ATTN_BYTES ? prefill_by_head<__half, ATTN_BYTES>(stream, a, tiles, n_tiles)

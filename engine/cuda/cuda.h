@@ -21,7 +21,7 @@ typedef struct cuda_op {
     const op *o;
     uint32_t n_parts;
     cuda_part part[3];
-    const float *vec[2]; /* OP_NORM, OP_HEAD_NORM */
+    const float *vec[3]; /* weights of these places that are vectors */
 } cuda_op;
 
 /* One of the CUDA_DEPTH steps that can be on their way. */

@@ -1,6 +1,7 @@
 /* The operations of a program on a CUDA device: each function puts one operation into a stream
  * and returns at once. Implemented in embed.cu, norm.cu, gate.cu, elementwise.cu, linear_few.cu,
- * linear_packed.cu, linear_quant.cu, route.cu, rope.cu, attn_decode.cu, attn_prefill.cu, sample.cu. lower.cu chooses
+ * linear_packed.cu, linear_quant.cu, route.cu, rope.cu, attn_decode.cu, attn_prefill.cu, attn_wide.cu,
+ * sample.cu. lower.cu chooses
  * between them and graphs.cu captures them, so a function neither allocates nor waits, and its
  * grid depends on its arguments only, never on device data.
  *
@@ -71,13 +72,10 @@ typedef struct cu_norm {
     float eps;
     const float *w; /* as many as there are numbers under one root; NULL: ones */
 } cu_norm;
-/* x: [n_rows][cols] float32, out: [n_rows][cols] of T. One block a row. cols: a multiple of 8,
- * at most 32768. */
-cudaError_t cu_row_norm(cudaStream_t, const cu_norm *, uint32_t cols, const float *x,
-                        void *out);
-/* out += the norm of x. x: [n_rows][cols] of T, out: [n_rows][cols] float32; as cu_row_norm. */
-cudaError_t cu_row_norm_add(cudaStream_t, const cu_norm *, uint32_t cols, const void *x,
-                            float *out);
+/* The norm of x is stored as T or float32, or added to float32, as kind says. x: [n_rows][cols] of `from`,
+ * float32 or T. One block a row. cols: a multiple of 8, at most 32768. */
+cudaError_t cu_row_norm(cudaStream_t, const cu_norm *, uint32_t cols, cu_type from,
+                        const void *x, void *out, cu_out kind);
 /* Heads of each row: v: [n_rows][ld] of T, the heads at columns first_col + h * head_dim. */
 typedef struct cu_heads {
     uint32_t n_heads, head_dim, first_col, ld;
@@ -221,16 +219,19 @@ typedef struct cu_router {
     route_gate gate;
     bool norm;
     float scale, logit_scale, eps;
+    const float *choice_bias, *scales; /* [n_experts] or NULL */
+    uint32_t n_groups, groups_used,
+        group_best; /* n_groups 0: none; else up to CU_MOST_GROUPS */
 } cu_router;
 
-/* route.cu. The top_k experts with the largest logits, the lowest index on a tie, and their weights as
- * model/program.h says of OP_ROUTE. Of a row with a NaN or infinity: experts 0 to top_k - 1, and
+/* route.cu. The top_k experts with the largest logits, or as choice_bias and groups say, the lowest index on
+ * a tie, and their weights as model/program.h says of OP_ROUTE. Of a row with a NaN or infinity: experts 0 to top_k - 1, and
  * weights of NaN. n_experts: up to CU_MOST_EXPERTS, top_k up to CU_MOST_CHOSEN. */
 cudaError_t cu_route(cudaStream_t, const cu_router *, const cu_routed *);
 /* out[r] += sum over the experts of row r, ascending, of weight * y[slot]. y: [slots][n] float32,
- * out: [n_rows][n] float32. n: a multiple of 8. */
+ * out: [n_rows][n] float32. n: a multiple of 8. Not `adds`: out[r] = the sum. */
 cudaError_t cu_experts_sum(cudaStream_t, const cu_routed *, uint32_t n, const float *y,
-                           float *out);
+                           bool adds, float *out);
 
 /* Matrices of one shape, one for each expert. */
 typedef struct cu_experts {

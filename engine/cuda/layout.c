@@ -73,13 +73,13 @@ static status choose_types(cuda_layout *l, const program *p, const engine_option
 }
 
 static status check_heads(const head_shape *h, err *e) {
-    if (h->head_dim % 16 == 0 && h->head_dim <= 256 && h->n_kv_heads &&
+    if (h->head_dim % 16 == 0 && h->head_dim <= CU_ATTN_WIDE && h->n_kv_heads &&
         h->n_heads % h->n_kv_heads == 0)
         return OK;
     err_set(e, ERR_UNSUPPORTED,
-            "heads of %u (a multiple of 16 up to 256 is needed), %u query heads for %u of "
+            "heads of %u (a multiple of 16 up to %d is needed), %u query heads for %u of "
             "K and V",
-            h->head_dim, h->n_heads, h->n_kv_heads);
+            h->head_dim, CU_ATTN_WIDE, h->n_heads, h->n_kv_heads);
     return err_field(e, "head_dim");
 }
 
@@ -120,7 +120,7 @@ static status check_program(const program *p, const engine_options *o, err *e) {
                 dtype_name(w->type), w->cols);
         err_hint(e,
                  "types that it takes: F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q2_K to "
-                 "Q6_K, IQ4_NL, IQ4_XS");
+                 "Q6_K, IQ1_S to IQ4_XS, TQ1_0, TQ2_0, Q1_0, Q2_0, MXFP4");
         return err_field(e, "%s", w->name);
     }
     return OK;
@@ -273,14 +273,19 @@ static status check_experts(const cuda_layout *l, const program *p, const op *o,
     if (o->kind == OP_ROUTE &&
         (o->route.top_k > CU_MOST_CHOSEN || p->weights[o->w[0]].rows > CU_MOST_EXPERTS))
         return cannot_run(o, "more than 1024 experts, or 32 for a row", e);
-    if (o->kind == OP_ROUTE && (o->n_weights > 1 || o->route.n_groups))
-        return cannot_run(o, "there is no kernel for its choice", e);
+    if (o->kind == OP_ROUTE && o->route.n_groups > CU_MOST_GROUPS)
+        return cannot_run(o, "more than 64 groups of experts", e);
     if (o->kind == OP_EXPERTS_GATE_UP &&
         device_type(l, p, o->w[0]) != device_type(l, p, o->w[1]))
         return cannot_run(o, "the experts' gate and up are of two types", e);
-    if (o->kind == OP_EXPERTS_DOWN && o->residual == NO_VALUE)
-        return cannot_run(o, "it adds to no residual stream", e);
     return OK;
+}
+
+/* Whether an operation adds to the value, so that it is float32. */
+static bool is_added_to(const program *p, value_id v) {
+    for (uint32_t i = 0; i < p->n_ops; i++)
+        if (p->ops[i].residual == v) return true;
+    return false;
 }
 
 /* Gives each value its form, in the order of the operations; refuses what does not fit. */
@@ -290,8 +295,8 @@ static status find_forms(cuda_layout *l, const program *p, err *e) {
         cuda_in in;
         cuda_form out;
         if (!find_op(o->kind, &in, &out)) return cannot_run(o, "there is no kernel for it", e);
-        /* A norm reads the residual stream, or adds to it. */
-        if (o->kind == OP_NORM) in = o->residual == NO_VALUE ? CUDA_IN_STREAM : CUDA_IN_T;
+        if (o->kind == OP_NORM && o->residual == NO_VALUE && is_added_to(p, o->out))
+            out = CUDA_VALUE_F32;
         if (in == CUDA_IN_STREAM && !is_f32(l, o->in))
             return cannot_run(o, "its input is no residual stream", e);
         if (in == CUDA_IN_T && is_f32(l, o->in))
@@ -450,6 +455,7 @@ static void count_slices(cuda_layout *l, const program *p, const engine_options 
         if (!cuda_multiplies(x->kind)) continue;
         if (rows_of(l, p, o, x->in) <= CU_MANY_ROWS) continue;
         for (uint32_t k = 0; k < x->n_weights; k++) {
+            if (x->w[k] == NO_WEIGHT) continue;
             const uint32_t at = l->weights[x->w[k]].place;
             const cuda_place *w = &l->places[at];
             if (at == last || w->is_vector || !cu_matrix_is_packed(w->type)) continue;

@@ -108,14 +108,15 @@ static status load_one(loader *g, weight_id id, err *er) {
 /* ---- the weights of each operation ---- */
 
 static void resolve_op(cuda_engine *e, cuda_op *c, const op *o) {
-    uint32_t col = 0, n_vecs = 0, last = UINT32_MAX, row = 0;
+    uint32_t col = 0, last = UINT32_MAX, row = 0;
     memset(c, 0, sizeof *c);
     c->o = o;
     for (uint32_t i = 0; i < o->n_weights; i++) {
+        if (o->w[i] == NO_WEIGHT) continue;
         const cuda_weight *w = &e->l->weights[o->w[i]];
         const cuda_place *x = &e->l->places[w->place];
         if (x->is_vector) {
-            c->vec[n_vecs++] = (const float *)cuda_at(e, x->at) + w->row;
+            c->vec[i] = (const float *)cuda_at(e, x->at) + w->row;
             continue;
         }
         if (w->place != last || w->row != row) { /* else: within the part before */

@@ -101,15 +101,19 @@ static cudaError_t run_embed_add(const lowering *w, const cuda_op *c) {
                         w->e->l->t, value_at(w, o->in), value_at(w, o->out));
 }
 
+static bool is_f32(const lowering *w, value_id v) {
+    return w->e->l->values[v].form == CUDA_VALUE_F32;
+}
+
 /* The sum with a residual stream stands where that does (layout.c). */
 static cudaError_t run_norm(const lowering *w, const cuda_op *c) {
     const op *o = c->o;
     const cu_norm n = {w->e->l->t, rows_of(w, o->in), o->norm.eps, c->vec[0]};
-    const uint32_t cols = cols_of(w, o->in);
-    const void *x = value_at(w, o->in);
-    void *out = value_at(w, o->out);
-    return o->residual == NO_VALUE ? cu_row_norm(w->s, &n, cols, (const float *)x, out)
-                                   : cu_row_norm_add(w->s, &n, cols, x, (float *)out);
+    const cu_out kind = o->residual != NO_VALUE ? CU_OUT_ADD
+                        : is_f32(w, o->out)     ? CU_OUT_F32
+                                                : CU_OUT_T;
+    return cu_row_norm(w->s, &n, cols_of(w, o->in), is_f32(w, o->in) ? CU_F32 : n.t,
+                       value_at(w, o->in), value_at(w, o->out), kind);
 }
 
 static cudaError_t run_mul_sigmoid(const lowering *w, const cuda_op *c) {
@@ -210,7 +214,8 @@ static cudaError_t run_part(const lowering *w, const cu_linear *l, uint32_t unit
 static cudaError_t quantize_input(const lowering *w, const cuda_op *c, uint32_t n_rows) {
     const cuda_engine *e = w->e;
     bool packed = false;
-    for (uint32_t i = 0; i < c->n_parts; i++) packed |= is_packed(&c->part[i]);
+    for (uint32_t i = 0; i < c->n_parts; i++)
+        packed |= is_packed(&c->part[i]) && !cu_matrix_is_float(c->part[i].w.type);
     if (!packed || !is_few(e, n_rows)) return cudaSuccess;
     const uint32_t n_in = c->part[0].w.n_in;
     return cu_quantize(w->s, e->l->t, n_rows, n_in, n_in, input_at(w, c),
@@ -310,8 +315,13 @@ static cudaError_t run_route(const lowering *w, const cuda_op *c) {
     const op *o = c->o;
     const uint32_t n = experts_of(w, o);
     float *logits = (float *)cuda_at(w->e, w->e->l->aside[c - w->e->op].own);
-    const cu_router r = {logits,         w->tables.pos,        o->route.gate, o->route.norm,
-                         o->route.scale, o->route.logit_scale, o->route.eps};
+    cu_router r = {};
+    r.logits = logits, r.pos = w->tables.pos;
+    r.gate = o->route.gate, r.norm = o->route.norm, r.eps = o->route.eps;
+    r.scale = o->route.scale, r.logit_scale = o->route.logit_scale;
+    r.choice_bias = c->vec[1], r.scales = c->vec[2];
+    r.n_groups = o->route.n_groups, r.groups_used = o->route.groups_used;
+    r.group_best = o->route.group_best;
     const cu_routed to = routed_of(w, o->out, n);
     const cudaError_t e = run_parts(w, c, logits, n, CU_OUT_F32);
     return e == cudaSuccess ? cu_route(w->s, &r, &to) : e;
@@ -345,7 +355,7 @@ static cudaError_t run_experts_down(const lowering *w, const cuda_op *c) {
     const cu_routed routed = routed_of(w, o->by, experts_of(w, o));
     const cudaError_t e = run_experts(w, c, false, each, CU_OUT_F32);
     if (e != cudaSuccess) return e;
-    return cu_experts_sum(w->s, &routed, cols_of(w, o->out), each,
+    return cu_experts_sum(w->s, &routed, cols_of(w, o->out), each, o->residual != NO_VALUE,
                           (float *)value_at(w, o->out));
 }
 

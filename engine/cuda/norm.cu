@@ -18,19 +18,18 @@ struct norm_rows {
 };
 
 /* Stores what a norm gave, or adds it to the residual stream. */
-template <class T> CU_DEVICE void norm_put(T *p, float v[8]) {
-    cu_store8(p, v);
-}
-CU_DEVICE void norm_put(float *p, float v[8]) {
-    float x[8];
-    cu_load8(p, x);
+template <class T> CU_DEVICE void norm_put(T *p, float v[8], bool adds) {
+    if (adds) {
+        float x[8];
+        cu_load8(p, x);
 #pragma unroll
-    for (int k = 0; k < 8; k++) x[k] += v[k];
-    cu_store8(p, x);
+        for (int k = 0; k < 8; k++) v[k] += x[k];
+    }
+    cu_store8(p, v);
 }
 
 /* Thread t holds columns 8 (t + i blockDim) ..; V such octets. w NULL: ones. x may be out. */
-template <class X, class O, int V>
+template <class X, class O, int V, bool ADDS>
 static __global__ void __launch_bounds__(512)
     k_row_norm(norm_rows rows, float eps, const X *x, const float *w, O *out) {
     cu_grid_trigger();
@@ -56,18 +55,18 @@ static __global__ void __launch_bounds__(512)
         if (V > 2 && w) cu_load8(w + c, g[i]);
 #pragma unroll
         for (int k = 0; k < 8; k++) v[i][k] = v[i][k] * scale * (w ? g[i][k] : 1.0f);
-        norm_put(out + row + c, v[i]);
+        norm_put(out + row + c, v[i], ADDS);
     }
 }
 
-template <class X, class O>
+template <bool ADDS, class X, class O>
 static cudaError_t row_norm(cudaStream_t s, const cu_norm *n, const norm_rows &rows, const X *x,
                             O *out) {
     const uint32_t cols = rows.width, all = n->n_rows * rows.per_row;
     if (cols == 0 || cols % 8 || cols > 32768) return cudaErrorInvalidValue;
     if (all == 0) return cudaSuccess;
 #define ROWS(V)                                                                                \
-    CU_LAUNCH_EARLY((k_row_norm<X, O, V>), all,                                                \
+    CU_LAUNCH_EARLY((k_row_norm<X, O, V, ADDS>), all,                                          \
                     cu_ceil_div(cu_ceil_div(cols / 8, V), 32) * 32, 0, s, rows, n->eps, x,     \
                     n->w, out)
     if (cols <= 4096)
@@ -82,17 +81,22 @@ static cudaError_t row_norm(cudaStream_t s, const cu_norm *n, const norm_rows &r
     return cudaGetLastError();
 }
 
-cudaError_t cu_row_norm(cudaStream_t s, const cu_norm *n, uint32_t cols, const float *x,
-                        void *out) {
-    return cu_by_type(n->t, [&](auto type) {
-        return row_norm(s, n, norm_rows{cols, 1, cols}, x, (decltype(type) *)out);
-    });
+/* As kind says. */
+template <class X>
+static cudaError_t row_norm_to(cudaStream_t s, const cu_norm *n, uint32_t cols, const X *x,
+                               void *out, cu_out kind) {
+    const norm_rows rows = {cols, 1, cols};
+    if (kind == CU_OUT_ADD) return row_norm<true>(s, n, rows, x, (float *)out);
+    if (kind == CU_OUT_F32) return row_norm<false>(s, n, rows, x, (float *)out);
+    return cu_by_type(
+        n->t, [&](auto type) { return row_norm<false>(s, n, rows, x, (decltype(type) *)out); });
 }
 
-cudaError_t cu_row_norm_add(cudaStream_t s, const cu_norm *n, uint32_t cols, const void *x,
-                            float *out) {
+cudaError_t cu_row_norm(cudaStream_t s, const cu_norm *n, uint32_t cols, cu_type from,
+                        const void *x, void *out, cu_out kind) {
+    if (from == CU_F32) return row_norm_to(s, n, cols, (const float *)x, out, kind);
     return cu_by_type(n->t, [&](auto type) {
-        return row_norm(s, n, norm_rows{cols, 1, cols}, (const decltype(type) *)x, out);
+        return row_norm_to(s, n, cols, (const decltype(type) *)x, out, kind);
     });
 }
 
@@ -139,7 +143,8 @@ cudaError_t cu_head_norm(cudaStream_t s, const cu_norm *n, const cu_heads *h) {
         using T = decltype(type);
         if (h->head_dim > 512) { /* a block each */
             T *v = (T *)h->v + h->first_col;
-            return row_norm(s, n, norm_rows{h->head_dim, h->n_heads, h->ld}, (const T *)v, v);
+            return row_norm<false>(s, n, norm_rows{h->head_dim, h->n_heads, h->ld},
+                                   (const T *)v, v);
         }
 #define HEADS(W, V)                                                                            \
     CU_LAUNCH_EARLY((k_head_norm<T, W, V>), cu_ceil_div(all, 128 / W), 128, 0, s, all, *h,     \

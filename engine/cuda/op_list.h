@@ -38,6 +38,10 @@
     X(VALUE_NORM)                                                                              \
     X(SHARED_KV)                                                                               \
     X(PROPORTIONAL)                                                                            \
-    X(GATE_UP_BIAS)
+    X(GATE_UP_BIAS)                                                                            \
+    X(CHOICE_BIAS)                                                                             \
+    X(EXPERT_SCALES)                                                                           \
+    X(EXPERT_GROUPS)                                                                           \
+    X(WIDE_HEADS)
 
 #endif

@@ -64,12 +64,13 @@ cudaError_t cu_linear_narrow(cudaStream_t s, const cu_linear *l) {
 enum { A_LANE = CU_MOST_EXPERTS / 32 }; /* experts of a lane at most: lane, lane + 32, ... */
 static_assert(CU_MOST_CHOSEN <= 32, "a lane for each");
 
-/* A lane's logits; -infinity beyond the experts. */
-struct route_logits {
+/* Of a lane's experts what they are chosen by; -infinity beyond the experts. */
+struct route_choice {
     float x[A_LANE];
 };
 
-CU_DEVICE bool route_read(route_logits &l, const float *logits, float scale, uint32_t n,
+/* The logits. False: one is not finite. */
+CU_DEVICE bool route_read(route_choice &l, const float *logits, float scale, uint32_t n,
                           uint32_t lane) {
     bool finite = true;
 #pragma unroll
@@ -81,23 +82,34 @@ CU_DEVICE bool route_read(route_logits &l, const float *logits, float scale, uin
     return __all_sync(0xffffffffu, finite);
 }
 
-/* The expert with the largest logit, the lowest of several: in all lanes. It is then out. */
-CU_DEVICE uint32_t route_take(route_logits &l, uint32_t lane, float *logit) {
+CU_DEVICE float route_most(const route_choice &l) {
+    float most = -INFINITY;
+#pragma unroll
+    for (int i = 0; i < A_LANE; i++) most = fmaxf(most, l.x[i]);
+    return cu_warp_max(most);
+}
+
+/* The lane's value with the largest x, the lowest index on a tie: in all lanes. */
+CU_DEVICE void route_best(float *x, uint32_t *at) {
+#pragma unroll
+    for (int m = 16; m; m >>= 1) {
+        const float other = __shfl_xor_sync(0xffffffffu, *x, m);
+        const uint32_t there = __shfl_xor_sync(0xffffffffu, *at, m);
+        if (other > *x || (other == *x && there < *at)) *x = other, *at = there;
+    }
+}
+
+/* The expert with the largest x, the lowest of several: in all lanes. It is then out. */
+CU_DEVICE uint32_t route_take(route_choice &l, uint32_t lane) {
     float best = -INFINITY;
     uint32_t at = CU_MOST_EXPERTS;
 #pragma unroll
     for (int i = 0; i < A_LANE; i++)
         if (l.x[i] > best) best = l.x[i], at = lane + 32 * i;
-#pragma unroll
-    for (int m = 16; m; m >>= 1) {
-        const float other = __shfl_xor_sync(0xffffffffu, best, m);
-        const uint32_t there = __shfl_xor_sync(0xffffffffu, at, m);
-        if (other > best || (other == best && there < at)) best = other, at = there;
-    }
+    route_best(&best, &at);
 #pragma unroll
     for (int i = 0; i < A_LANE; i++)
         if (lane + 32 * i == at) l.x[i] = -INFINITY;
-    *logit = best;
     return at;
 }
 
@@ -108,6 +120,15 @@ CU_DEVICE float route_score(route_gate gate, float logit, float max) {
     return cu_ex2((logit - max) * log2_e);
 }
 
+/* The sum of the scores of all experts. */
+CU_DEVICE float route_all(const cu_router &p, const float *logits, uint32_t n, float max,
+                          uint32_t lane) {
+    float sum = 0.0f;
+    for (uint32_t e = lane; e < n; e += 32)
+        sum += route_score(p.gate, logits[e] * p.logit_scale, max);
+    return cu_warp_sum(sum);
+}
+
 /* What the scores of the chosen are divided by. */
 CU_DEVICE float route_sum(const cu_router &p, const float *logits, uint32_t n, uint32_t top_k,
                           float score, float max, uint32_t lane) {
@@ -116,14 +137,72 @@ CU_DEVICE float route_sum(const cu_router &p, const float *logits, uint32_t n, u
         for (uint32_t j = 0; j < top_k; j++) sum += __shfl_sync(0xffffffffu, score, (int)j);
         return sum + p.eps;
     }
-    if (p.gate == ROUTE_SIGMOID) return 1.0f;
-    for (uint32_t e = lane; e < n; e += 32)
-        sum += route_score(p.gate, logits[e] * p.logit_scale, max);
-    return cu_warp_sum(sum);
+    return p.gate == ROUTE_SIGMOID ? 1.0f : route_all(p, logits, n, max, lane);
 }
 
-/* A warp a row. Lane j < top_k has the j-th of the chosen, by logit, and stores it at its place by
- * index. */
+/* Logits become scores where something is added to them. */
+CU_DEVICE void route_by_scores(route_choice &l, const cu_router &p, const float *logits,
+                               uint32_t n, float max, uint32_t lane) {
+    if (!p.choice_bias && !(p.n_groups && p.group_best == 2)) return;
+    float by = 1.0f;
+    if (p.gate == ROUTE_SOFTMAX) by = 1.0f / route_all(p, logits, n, max, lane);
+#pragma unroll
+    for (int i = 0; i < A_LANE; i++) {
+        const uint32_t e = lane + 32 * i;
+        if (e >= n) continue;
+        l.x[i] = route_score(p.gate, l.x[i], max) * by;
+        if (p.choice_bias) l.x[i] += p.choice_bias[e];
+    }
+}
+
+/* The sum of the group_best largest of experts [first, first + size): in all lanes. */
+CU_DEVICE float route_group(const route_choice &l, uint32_t first, uint32_t size,
+                            uint32_t group_best, uint32_t lane) {
+    float a = -INFINITY, b = -INFINITY; /* a >= b */
+#pragma unroll
+    for (int i = 0; i < A_LANE; i++) {
+        const uint32_t e = lane + 32 * i;
+        if (e < first || e >= first + size) continue;
+        b = fmaxf(b, fminf(a, l.x[i]));
+        a = fmaxf(a, l.x[i]);
+    }
+#pragma unroll
+    for (int m = 16; m; m >>= 1) {
+        const float c = __shfl_xor_sync(0xffffffffu, a, m),
+                    d = __shfl_xor_sync(0xffffffffu, b, m);
+        b = fmaxf(fminf(a, c), fmaxf(b, d));
+        a = fmaxf(a, c);
+    }
+    return group_best == 2 ? a + b : a;
+}
+
+/* What is not in the best groups can no longer be chosen. Lane g has groups g and g + 32. */
+CU_DEVICE void route_limit(route_choice &l, const cu_router &p, uint32_t n, uint32_t lane) {
+    if (!p.n_groups) return;
+    const uint32_t size = n / p.n_groups;
+    float score[2] = {-INFINITY, -INFINITY};
+    uint64_t kept = 0;
+    for (uint32_t g = 0; g < p.n_groups; g++) {
+        const float x = route_group(l, g * size, size, p.group_best, lane);
+        if (g % 32 == lane) score[g / 32] = x;
+    }
+    for (uint32_t k = 0; k < p.groups_used; k++) {
+        const bool second = score[1] > score[0];
+        float best = second ? score[1] : score[0];
+        uint32_t at = second ? lane + 32 : lane;
+        route_best(&best, &at);
+        kept |= (uint64_t)1 << at;
+        if (at % 32 == lane) score[at / 32] = -INFINITY;
+    }
+#pragma unroll
+    for (int i = 0; i < A_LANE; i++) {
+        const uint32_t e = lane + 32 * i;
+        if (e < n && !(kept >> e / size & 1)) l.x[i] = -INFINITY;
+    }
+}
+
+/* A warp a row. Lane j < top_k has the j-th of the chosen, by what they are chosen by, and stores it at its
+ * place by index. */
 static __global__ void __launch_bounds__(THREADS) k_choose(cu_router p, cu_routed r) {
     cu_grid_trigger();
     cu_grid_wait();
@@ -132,21 +211,24 @@ static __global__ void __launch_bounds__(THREADS) k_choose(cu_router p, cu_route
     const size_t at = (size_t)row * r.top_k;
     const float *logits = p.logits + (size_t)row * r.n_experts;
     const bool real = p.pos[row] >= 0;
-    route_logits l;
+    route_choice l;
     uint32_t expert = lane;
     float weight = real ? NAN : 0.0f;
     if (route_read(l, logits, p.logit_scale, r.n_experts, lane) && real) {
-        float mine = 0.0f, max = 0.0f;
+        const float max = route_most(l);
+        route_by_scores(l, p, logits, r.n_experts, max, lane);
+        route_limit(l, p, r.n_experts, lane);
         for (uint32_t j = 0; j < r.top_k; j++) {
-            float logit;
-            const uint32_t e = route_take(l, lane, &logit);
-            if (j == 0) max = logit;
-            if (j == lane) expert = e, mine = logit;
+            const uint32_t e = route_take(l, lane);
+            if (j == lane) expert = e;
         }
+        const bool chosen = lane < r.top_k && expert < r.n_experts;
+        const float mine = chosen ? logits[expert] * p.logit_scale : 0.0f;
         const float score = route_score(p.gate, mine, max);
         const float sum = route_sum(p, logits, r.n_experts, r.top_k, score, max, lane);
         /* Sigmoids of logits far below 0 may all be 0. */
         weight = score * (p.scale / fmaxf(sum, 0x1p-100f));
+        if (p.scales && chosen) weight *= p.scales[expert];
     }
     uint32_t rank = 0;
     for (uint32_t j = 0; j < r.top_k; j++)
@@ -214,6 +296,10 @@ cudaError_t cu_route(cudaStream_t s, const cu_router *p, const cu_routed *r) {
     if (r->n_experts == 0 || r->n_experts > CU_MOST_EXPERTS || r->top_k == 0 ||
         r->top_k > CU_MOST_CHOSEN || r->top_k > r->n_experts)
         return cudaErrorInvalidValue;
+    if (p->n_groups && (p->n_groups > CU_MOST_GROUPS || r->n_experts % p->n_groups ||
+                        p->groups_used > p->n_groups ||
+                        r->top_k > r->n_experts / p->n_groups * p->groups_used))
+        return cudaErrorInvalidValue;
     if (r->n_rows == 0) return cudaSuccess;
     CU_LAUNCH_EARLY(k_choose, cu_ceil_div(r->n_rows, WARPS), THREADS, 0, s, *p, *r);
     CU_LAUNCH_EARLY(k_sort, r->n_experts, THREADS, 0, s, *r, cu_expert_tile(r->n_rows));
@@ -223,7 +309,7 @@ cudaError_t cu_route(cudaStream_t s, const cu_router *p, const cu_routed *r) {
 /* ---- the sum ---- */
 
 static __global__ void __launch_bounds__(THREADS)
-    k_experts_sum(cu_routed r, uint32_t n, const float *y, float *out) {
+    k_experts_sum(cu_routed r, uint32_t n, const float *y, bool adds, float *out) {
     cu_grid_trigger();
     cu_grid_wait();
     const uint32_t c = (blockIdx.y * THREADS + threadIdx.x) * 8, row = blockIdx.x;
@@ -236,17 +322,19 @@ static __global__ void __launch_bounds__(THREADS)
 #pragma unroll
         for (int i = 0; i < 8; i++) sum[i] = fmaf(weight, x[i], sum[i]);
     }
-    cu_load8(out + (size_t)row * n + c, x);
+    if (adds) {
+        cu_load8(out + (size_t)row * n + c, x);
 #pragma unroll
-    for (int i = 0; i < 8; i++) x[i] += sum[i];
-    cu_store8(out + (size_t)row * n + c, x);
+        for (int i = 0; i < 8; i++) sum[i] += x[i];
+    }
+    cu_store8(out + (size_t)row * n + c, sum);
 }
 
 cudaError_t cu_experts_sum(cudaStream_t s, const cu_routed *r, uint32_t n, const float *y,
-                           float *out) {
+                           bool adds, float *out) {
     if (n == 0 || n % 8) return cudaErrorInvalidValue;
     if (r->n_rows == 0) return cudaSuccess;
     CU_LAUNCH_EARLY(k_experts_sum, dim3(r->n_rows, cu_ceil_div(n, 8 * THREADS)), THREADS, 0, s,
-                    *r, n, y, out);
+                    *r, n, y, adds, out);
     return cudaGetLastError();
 }

@@ -21,11 +21,14 @@
 /* Query rows of one entry that one tile of cu_attn_prefill holds at most. */
 enum { CU_PREFILL_TILE = 128 };
 
+/* The widest heads that tensor cores multiply, and those that attn_wide.cu takes. */
+enum { CU_ATTN_HEAD = 256, CU_ATTN_WIDE = 512 };
+
 /* Whether the attention kernels compute heads of this size: multiples of 8 up to 256 (64, 80,
- * 96, 128 and 256 exactly, others padded to the next of these in registers, not in memory), any
- * number of query heads to a KV head. */
+ * 96, 128 and 256 exactly, others padded to the next of these in registers, not in memory), and, of K
+ * and V in 16 bits, up to 512; any number of query heads to a KV head. */
 static inline bool cu_attn_supports(uint32_t head_dim, uint32_t group) {
-    return head_dim && head_dim % 8 == 0 && head_dim <= 256 && group;
+    return head_dim && head_dim % 8 == 0 && head_dim <= CU_ATTN_WIDE && group;
 }
 
 /* Of a cache of codes: segments that a head has at most, in the kernel that computes it. */
@@ -37,7 +40,8 @@ CU_CONSTEXPR uint32_t cu_attn_most_segments(uint32_t head_dim) {
                              : 8;
 }
 static inline bool cu_attn_supports_codes(uint32_t head_dim, uint32_t segments) {
-    return head_dim % 16 == 0 && segments <= cu_attn_most_segments(head_dim);
+    return head_dim % 16 == 0 && head_dim <= CU_ATTN_HEAD &&
+           segments <= cu_attn_most_segments(head_dim);
 }
 
 /* Decode attention cuts what a row sees at absolute multiples of a split: the more splits, the
@@ -83,7 +87,7 @@ static inline uint64_t cu_attn_decode_most_bytes(uint32_t max_seqs, uint32_t con
 
 /* Mixtures of experts: what the engine takes at most, and the rows that are computed beside each other
  * by one expert. Every expert that is chosen is read once by a step of up to CU_EXPERT_ROWS rows. */
-enum { CU_MOST_EXPERTS = 1024, CU_MOST_CHOSEN = 32, CU_EXPERT_ROWS = 32 };
+enum { CU_MOST_EXPERTS = 1024, CU_MOST_CHOSEN = 32, CU_MOST_GROUPS = 64, CU_EXPERT_ROWS = 32 };
 
 /* Rows of a tile in a step of n_rows. */
 static inline uint32_t cu_expert_tile(uint32_t n_rows) {

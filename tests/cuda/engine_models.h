@@ -58,6 +58,18 @@ static const kind kinds[] = {
     {"gpt-oss", DT_F16, 4, 2, 32, 32, 16, false, ACTIVATION_AUTO, DT_F16, 5e-3, 2, true, 0},
     {"granitemoe", DT_Q8_0, 4, 2, 32, 32, 16, false, ACTIVATION_F16, DT_F16, 3e-2, 2, false, 0},
     {"gpt-oss", DT_Q4_1, 4, 2, 32, 32, 16, false, ACTIVATION_F16, DT_F16, 5e-2, 2, true, 0},
+    {"gpt-oss", DT_MXFP4, 4, 2, 32, 32, 16, false, ACTIVATION_F16, DT_F16, 5e-2, 2, true, 0},
+    /* Experts beside a dense part, with factors; a bias of the choice, and groups; heads of 512. */
+    {"gemma4", DT_F16, 0, 0, 0, 0, 16, true, ACTIVATION_AUTO, DT_F16, 5e-3, 0, false, 6},
+    {"glm4moe", DT_F16, 0, 0, 0, 0, 16, true, ACTIVATION_AUTO, DT_F16, 5e-3, 0, false, 8},
+    {"gemma4", DT_BF16, 0, 0, 512, 0, 16, true, ACTIVATION_AUTO, DT_BF16, 4e-2, 0, false, 0},
+    /* Types of which a block is 256 inputs, and those with a book. */
+    {"llama", DT_Q6_K, 4, 2, 64, 64, 16, true, ACTIVATION_AUTO, DT_F16, 3e-2, 2, false, 0},
+    {"llama", DT_Q3_K, 4, 2, 64, 64, 16, false, ACTIVATION_F16, DT_F16, 5e-2, 2, false, 0},
+    {"llama", DT_Q2_K, 4, 2, 64, 64, 16, false, ACTIVATION_F16, DT_F16, 8e-2, 2, false, 0},
+    {"llama", DT_Q5_K, 4, 2, 64, 64, 16, false, ACTIVATION_F16, DT_F16, 3e-2, 2, false, 0},
+    {"llama", DT_IQ4_XS, 4, 2, 64, 64, 16, false, ACTIVATION_F16, DT_F16, 5e-2, 2, false, 0},
+    {"llama", DT_Q5_0, 4, 2, 32, 32, 16, true, ACTIVATION_AUTO, DT_F16, 3e-2, 2, false, 0},
 };
 enum {
     N_KINDS = sizeof kinds / sizeof *kinds,
@@ -69,9 +81,11 @@ enum {
 
 static RIG_UNUSED void tiny_open(gb *b, char path[64], const kind *k) {
     gb_init(b);
-    if (strcmp(k->arch, "gemma4") == 0) {
+    if (k->n_layers == 0) { /* of a family with layers of several kinds */
         model_config c = gb_shaped_config(k->arch, 128, 24);
-        c.n_experts = c.n_experts_used = c.shape.n_ff_expert = 0; /* whose router it lacks */
+        if (!k->n_experts && c.n_experts)
+            c.n_experts = c.n_experts_used = c.shape.n_ff_expert = 0;
+        if (k->head_dim) c.shape.full_head_dim = c.rope.n_dims = k->head_dim;
         gb_shaped_keys(b, &c);
         gb_shaped_tensors(b, &c, k->type, 7);
         gb_open(b, path);
@@ -83,6 +97,7 @@ static RIG_UNUSED void tiny_open(gb *b, char path[64], const kind *k) {
     c.n_heads = k->heads, c.n_kv_heads = k->kv_heads, c.head_dim = k->head_dim;
     c.rope.n_dims = k->rope_dims;
     c.tied_head = k->tied;
+    if (dtype_get(k->type)->block_elems == 256) c.n_embd = c.n_ff = 256;
     gb_model_keys(b, &c);
     gb_model_tensors(b, &c, k->type, 7);
     gb_open(b, path);

@@ -13,7 +13,7 @@ static void check_decode(const rig_model &m, const std::vector<rig_entry> &e, in
 
 START_TEST(every_head_size_and_type_agrees_with_float64) {
     const cu_type types[2] = {CU_F16, CU_BF16};
-    const uint32_t sizes[] = {64, 80, 96, 128, 256, 8, 40, 72, 120, 248};
+    const uint32_t sizes[] = {64, 80, 96, 128, 256, 8, 40, 72, 120, 248, 264, 512};
     uint32_t n = 0;
     for (uint32_t size : sizes)
         for (cu_type t : types)
@@ -227,7 +227,7 @@ END_TEST
 START_TEST(what_the_kernels_cannot_do_is_refused) {
     rig r(model_of(64, 1, 1, CU_F16, CU_F16, 16), {{1, 5, 1}});
     cu_attn a = r.attn;
-    a.kv.format.head_dim = 264;
+    a.kv.format.head_dim = 520;
     ck_assert(cu_attn_decode(r.stream, &a, &r.tables, 1, 1, r.partials.at) ==
               cudaErrorNotSupported);
     a.kv.format.head_dim = 60;
@@ -237,7 +237,7 @@ START_TEST(what_the_kernels_cannot_do_is_refused) {
     a.kv.format.block_tokens = 24;
     ck_assert(cu_attn_decode(r.stream, &a, &r.tables, 1, 1, r.partials.at) ==
               cudaErrorNotSupported);
-    ck_assert(!cu_attn_supports(264, 1) && !cu_attn_supports(0, 1) && !cu_attn_supports(64, 0));
+    ck_assert(!cu_attn_supports(520, 1) && !cu_attn_supports(0, 1) && !cu_attn_supports(64, 0));
     ck_assert(cu_attn_supports(112, 24));
     ck_assert(cu_attn_supports_codes(128, 2) && !cu_attn_supports_codes(112, 7) &&
               !cu_attn_supports_codes(72, 1));

@@ -18,7 +18,7 @@ static void check_prefill(const rig_model &m, const std::vector<rig_entry> &e, i
 
 START_TEST(every_head_size_and_type_agrees_with_float64) {
     const cu_type types[2] = {CU_F16, CU_BF16};
-    const uint32_t sizes[] = {64, 80, 96, 128, 256, 8, 72, 120, 248};
+    const uint32_t sizes[] = {64, 80, 96, 128, 256, 8, 72, 120, 248, 320, 512};
     uint32_t n = 0;
     for (uint32_t size : sizes)
         for (cu_type t : types)

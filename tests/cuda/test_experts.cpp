@@ -16,7 +16,8 @@ struct routing {
     std::vector<int32_t> tiles, expert, slot, row;
     std::vector<float> weight;
     routing(const std::vector<float> &logits, uint32_t n_rows, uint32_t top_k,
-            uint32_t n_experts, const op &o)
+            uint32_t n_experts, const op &o, const float *choice_bias = nullptr,
+            const float *scales = nullptr)
         : n_rows(n_rows), top_k(top_k), n_experts(n_experts),
           words(cu_routed_bytes(n_rows, top_k, n_experts) / 4) {
         std::vector<int32_t> pos;
@@ -24,9 +25,11 @@ struct routing {
         device<float> dl(logits);
         device<int32_t> dp(pos);
         on = cu_routed_at(words.p, n_rows, top_k, n_experts);
-        const cu_router p = {dl.p,         dp.p,          o.route.gate,
-                             o.route.norm, o.route.scale, o.route.logit_scale,
-                             o.route.eps};
+        cu_router p = {};
+        p.logits = dl.p, p.pos = dp.p, p.gate = o.route.gate, p.norm = o.route.norm;
+        p.scale = o.route.scale, p.logit_scale = o.route.logit_scale, p.eps = o.route.eps;
+        p.choice_bias = choice_bias, p.scales = scales, p.n_groups = o.route.n_groups;
+        p.groups_used = o.route.groups_used, p.group_best = o.route.group_best;
         CUDA_OK(cu_route(0, &p, &on));
         const std::vector<int32_t> all = words.get();
         const auto part = [&](const void *at, size_t n) {
@@ -75,9 +78,9 @@ static op router(route_gate gate, bool norm, float scale, uint32_t top_k) {
 }
 
 /* The same experts as the CPU engine, now in ascending order, and its weights. */
-static void check_choice(const std::vector<float> &logits, const routing &got, const op &o) {
+static void check_choice(const std::vector<float> &logits, const routing &got, const op &o,
+                         const route_vectors &vectors = {NULL, NULL}) {
     const uint32_t E = got.n_experts, K = got.top_k;
-    const route_vectors none = {NULL, NULL};
     std::vector<float> scratch(2 * E), scaled(E);
     std::vector<route_word> want(2 * K);
     for (uint32_t r = 0; r < got.n_rows; r++) {
@@ -89,7 +92,7 @@ static void check_choice(const std::vector<float> &logits, const routing &got, c
         }
         for (uint32_t i = 0; i < E; i++)
             scaled[i] = logits[(size_t)r * E + i] * o.route.logit_scale;
-        route_choose(&o, &none, scaled.data(), E, op_kernels_get(ISA_PLAIN)->exp2,
+        route_choose(&o, &vectors, scaled.data(), E, op_kernels_get(ISA_PLAIN)->exp2,
                      scratch.data(), want.data());
         for (uint32_t k = 0; k < K; k++) {
             SWEEP(k == 0 || e[k] > e[k - 1]);
@@ -98,7 +101,7 @@ static void check_choice(const std::vector<float> &logits, const routing &got, c
             if (j == K) ck_abort_msg("row %u: expert %d is not the CPU's", r, e[k]);
             const float v = want[K + j].weight;
             /* Of sigmoids that all are 0 the CPU's powers leave 2^-27. */
-            SWEEP(isnan(v) ? isnan(w[k]) : fabsf(w[k] - v) <= 2e-6f * v + 2e-8f);
+            SWEEP(isnan(v) ? isnan(w[k]) : fabsf(w[k] - v) <= 2e-6f * fabsf(v) + 2e-8f);
         }
     }
 }
@@ -124,6 +127,32 @@ START_TEST(the_choice_is_that_of_the_cpu_engine) {
                 if (norm) o.route.logit_scale = 0.25f, o.route.eps = 0.01f;
                 const routing got(logits, n, K, E, o);
                 check_choice(logits, got, o);
+                got.check_sort();
+            }
+}
+END_TEST
+
+/* A bias of the choice alone, a scale of each expert, and groups, of which the best are kept. */
+START_TEST(biases_scales_and_groups_are_those_of_the_cpu_engine) {
+    /* rows, chosen, experts, groups, groups used, of a group the best */
+    static const uint32_t shapes[][6] = {{9, 2, 8, 0, 0, 0},    {20, 4, 32, 0, 0, 0},
+                                         {20, 4, 32, 8, 3, 2},  {9, 8, 256, 8, 4, 2},
+                                         {9, 6, 160, 8, 3, 1},  {5, 1, 64, 64, 2, 1},
+                                         {5, 3, 120, 40, 7, 2}, {3, 6, 1000, 50, 5, 2}};
+    for (auto &s : shapes)
+        for (route_gate gate : {ROUTE_SOFTMAX, ROUTE_SIGMOID})
+            for (int with = 0; with < 4; with++) {
+                const uint32_t n = s[0], K = s[1], E = s[2];
+                rng r = {n + E + (uint64_t)with};
+                const std::vector<float> logits = r.normals((size_t)n * E, 2),
+                                         bias = r.normals(E, 0.3f), scales = r.normals(E);
+                device<float> db(bias), ds(scales);
+                op o = router(gate, with % 2 == 0, 2.5f, K);
+                o.route.n_groups = s[3], o.route.groups_used = s[4], o.route.group_best = s[5];
+                const bool b = with & 1, sc = with & 2;
+                const routing got(logits, n, K, E, o, b ? db.p : nullptr, sc ? ds.p : nullptr);
+                check_choice(logits, got, o,
+                             {b ? bias.data() : NULL, sc ? scales.data() : NULL});
                 got.check_sort();
             }
 }
@@ -277,8 +306,8 @@ static std::vector<float> check_gate_up(dtype type, cu_type t, const routing &to
     return got;
 }
 
-static const dtype types_of[2][4] = {{DT_F16, DT_Q8_0, DT_Q4_0, DT_Q4_1},
-                                     {DT_BF16, DT_Q8_0, DT_Q4_0, DT_Q4_1}};
+static const dtype types_of[2][5] = {{DT_F16, DT_Q8_0, DT_Q4_0, DT_Q4_1, DT_MXFP4},
+                                     {DT_BF16, DT_Q8_0, DT_Q5_1, DT_Q4_1, DT_MXFP4}};
 
 START_TEST(experts_are_sums_of_their_own_weights) {
     ALL_TYPES(t)
@@ -326,8 +355,10 @@ START_TEST(the_sum_goes_over_experts_in_their_order) {
     const std::vector<float> y = r.normals((size_t)n_rows * TOP_K * n),
                              before = r.normals((size_t)n_rows * n, 5);
     device<float> dy(y), out(before);
-    CUDA_OK(cu_experts_sum(0, &to.on, n, dy.p, out.p));
+    CUDA_OK(cu_experts_sum(0, &to.on, n, dy.p, true, out.p));
     const std::vector<float> got = out.get();
+    CUDA_OK(cu_experts_sum(0, &to.on, n, dy.p, false, out.p));
+    const std::vector<float> alone = out.get();
     for (uint32_t i = 0; i < n_rows * n; i++) {
         float sum = 0;
         for (uint32_t k = 0; k < TOP_K && !routing::padded(i / n); k++) {
@@ -335,12 +366,13 @@ START_TEST(the_sum_goes_over_experts_in_their_order) {
             sum = fmaf(to.weight[at], y[(size_t)to.slot[at] * n + i % n], sum);
         }
         SWEEP(got[i] == before[i] + sum);
+        SWEEP(alone[i] == (routing::padded(i / n) ? got[i] : sum));
     }
 }
 END_TEST
 
 START_TEST(what_no_kernel_takes_is_refused) {
-    const cu_router p = {NULL, NULL, ROUTE_SOFTMAX, true, 1, 1, 0};
+    cu_router p = {};
     cu_routed r = {};
     r.n_rows = 1, r.top_k = 2, r.n_experts = 1;
     ck_assert_int_eq(cu_route(0, &p, &r), cudaErrorInvalidValue);
@@ -348,7 +380,9 @@ START_TEST(what_no_kernel_takes_is_refused) {
     ck_assert_int_eq(cu_route(0, &p, &r), cudaErrorInvalidValue);
     r.n_experts = 64, r.top_k = CU_MOST_CHOSEN + 1;
     ck_assert_int_eq(cu_route(0, &p, &r), cudaErrorInvalidValue);
-    ck_assert_int_eq(cu_experts_sum(0, &r, 12, NULL, NULL), cudaErrorInvalidValue);
+    r.top_k = 9, p.n_groups = 8, p.groups_used = 1; /* of 8 experts */
+    ck_assert_int_eq(cu_route(0, &p, &r), cudaErrorInvalidValue);
+    ck_assert_int_eq(cu_experts_sum(0, &r, 12, NULL, true, NULL), cudaErrorInvalidValue);
     cu_linear l = {};
     l.w.type = DT_F16, l.w.n_in = 64, l.w.n_out = 64, l.t = CU_F16, l.ld_in = 64;
     l.kind = CU_OUT_ADD;
@@ -360,6 +394,7 @@ START_TEST(what_no_kernel_takes_is_refused) {
 END_TEST
 
 CHECK_MAIN("experts", the_choice_is_that_of_the_cpu_engine,
+           biases_scales_and_groups_are_those_of_the_cpu_engine,
            experts_of_many_rows_have_several_tiles, logits_are_sums_of_float32,
            experts_are_sums_of_their_own_weights,
            a_row_has_the_same_bits_whatever_rows_are_beside_it,

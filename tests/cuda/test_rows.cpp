@@ -52,7 +52,7 @@ START_TEST(the_norm_of_a_row_is_as_the_formula_says) {
         device<float> dx(x), dw(w);
         device<uint16_t> out(x.size());
         const cu_norm norm = {t, n_rows, 1e-5f, dw.p};
-        CUDA_OK(cu_row_norm(0, &norm, cols, dx.p, out.p));
+        CUDA_OK(cu_row_norm(0, &norm, cols, CU_F32, dx.p, out.p, CU_OUT_T));
         const std::vector<float> got = all_from_16(t, out.get());
         for (uint32_t i = 0; i < n_rows; i++) {
             double squares = 0;
@@ -77,7 +77,7 @@ START_TEST(a_norm_may_be_added_to_the_residual_stream) {
         device<uint16_t> dx(x);
         device<float> dw(w), out(before);
         const cu_norm norm = {t, n_rows, 1e-5f, dw.p};
-        CUDA_OK(cu_row_norm_add(0, &norm, cols, dx.p, out.p));
+        CUDA_OK(cu_row_norm(0, &norm, cols, t, dx.p, out.p, CU_OUT_ADD));
         const std::vector<float> got = out.get();
         for (uint32_t i = 0; i < n_rows; i++) {
             double squares = 0;
@@ -88,6 +88,32 @@ START_TEST(a_norm_may_be_added_to_the_residual_stream) {
                              want = before[i * cols + c] + y;
                 SWEEP(fabs(got[i * cols + c] - want) <= 1e-6 * (fabs(y) + fabs(want)) + 1e-30);
             }
+        }
+    }
+}
+END_TEST
+
+/* Each form of input and output has the sums of float32 inputs and outputs, rounded where it is of T. */
+START_TEST(norms_of_every_form_are_the_same_norm) {
+    ALL_TYPES(t) {
+        const uint32_t cols = 72;
+        rng r = {3};
+        const std::vector<uint16_t> x = all_to_16(t, r.normals(cols, 3));
+        const std::vector<float> xf = all_from_16(t, x), w = r.normals(cols),
+                                 before = r.normals(cols);
+        device<uint16_t> dx(x), to(cols);
+        device<float> df(xf), dw(w), out(cols), sum(before);
+        const cu_norm norm = {t, 1, 1e-5f, dw.p};
+        CUDA_OK(cu_row_norm(0, &norm, cols, t, dx.p, out.p, CU_OUT_F32));
+        const std::vector<float> want = out.get();
+        CUDA_OK(cu_row_norm(0, &norm, cols, CU_F32, df.p, out.p, CU_OUT_F32));
+        CUDA_OK(cu_row_norm(0, &norm, cols, CU_F32, df.p, sum.p, CU_OUT_ADD));
+        CUDA_OK(cu_row_norm(0, &norm, cols, t, dx.p, to.p, CU_OUT_T));
+        const std::vector<float> same = out.get(), added = sum.get(),
+                                 rounded = all_from_16(t, to.get());
+        for (uint32_t c = 0; c < cols; c++) {
+            SWEEP(same[c] == want[c] && added[c] == want[c] + before[c]);
+            SWEEP(rounded[c] == from_16(t, to_16(t, want[c])));
         }
     }
 }
@@ -128,8 +154,8 @@ START_TEST(a_row_has_the_same_norm_whatever_rows_are_beside_it) {
     device<float> da(one), db(many), dw(w);
     device<uint16_t> oa(cols), ob(7 * cols);
     const cu_norm first = {CU_BF16, 1, 1e-6f, dw.p}, second = {CU_BF16, 7, 1e-6f, dw.p};
-    CUDA_OK(cu_row_norm(0, &first, cols, da.p, oa.p));
-    CUDA_OK(cu_row_norm(0, &second, cols, db.p, ob.p));
+    CUDA_OK(cu_row_norm(0, &first, cols, CU_F32, da.p, oa.p, CU_OUT_T));
+    CUDA_OK(cu_row_norm(0, &second, cols, CU_F32, db.p, ob.p, CU_OUT_T));
     const std::vector<uint16_t> alone = oa.get(), among = ob.get();
     ck_assert_mem_eq(alone.data(), among.data() + 4 * cols, cols * 2);
 }
@@ -243,8 +269,10 @@ START_TEST(shapes_that_no_kernel_takes_are_refused) {
     ck_assert_int_eq(cu_embed(0, &m, &t, 1, 1, NULL), cudaErrorInvalidValue);
     ck_assert_int_eq(cu_gather(0, &t, 1, 4, NULL, NULL), cudaErrorInvalidValue);
     const cu_norm norm = {CU_F16, 1, 0, NULL}, wide = {CU_F32, 1, 0, NULL};
-    ck_assert_int_eq(cu_row_norm(0, &norm, 12, NULL, NULL), cudaErrorInvalidValue);
-    ck_assert_int_eq(cu_row_norm(0, &wide, 16, NULL, NULL), cudaErrorInvalidValue);
+    ck_assert_int_eq(cu_row_norm(0, &norm, 12, CU_F32, NULL, NULL, CU_OUT_T),
+                     cudaErrorInvalidValue);
+    ck_assert_int_eq(cu_row_norm(0, &wide, 16, CU_F32, NULL, NULL, CU_OUT_T),
+                     cudaErrorInvalidValue);
     ck_assert_int_eq(cu_gate(0, CU_F16, ACT_SILU, 1, 4, NULL, NULL), cudaErrorInvalidValue);
     ck_assert_int_eq(cu_gate(0, CU_F16, ACT_SILU, 0, 8, NULL, NULL), cudaSuccess);
 }
@@ -252,7 +280,8 @@ END_TEST
 
 CHECK_MAIN("rows", embedding_reads_the_rows_of_tokens_and_of_what_was_drawn,
            gather_copies_the_rows_asked_for, the_norm_of_a_row_is_as_the_formula_says,
-           a_norm_may_be_added_to_the_residual_stream, an_embedding_may_be_added_to_a_value,
+           a_norm_may_be_added_to_the_residual_stream, norms_of_every_form_are_the_same_norm,
+           an_embedding_may_be_added_to_a_value,
            a_row_has_the_same_norm_whatever_rows_are_beside_it,
            norms_of_heads_leave_the_other_columns_alone, the_gate_is_silu_or_gelu_times_up,
            a_clamped_gate_is_as_the_formula_says,

@@ -166,11 +166,9 @@ START_TEST(packed_weights_of_many_rows_have_memory_for_a_slice) {
 }
 END_TEST
 
-static model_config dense_gemma4(void) {
-    model_config c = gb_shaped_config("gemma4", 128, 24);
-    c.n_experts = c.n_experts_used = c.shape.n_ff_expert = 0;
-    return c;
-}
+/* Families with layers of several kinds. */
+static const char *const shaped[] = {"gemma4", "glm4moe"};
+enum { N_SHAPED = sizeof shaped / sizeof *shaped };
 
 static const char *const archs[] = {"llama",   "qwen2",    "qwen3",    "phi3",   "gemma2",
                                     "gemma3",  "smollm3",  "mistral3", "olmo2",  "glm4",
@@ -202,8 +200,9 @@ static life aside_life(const cuda_layout *l, const program *p, uint32_t at, bool
 }
 
 START_TEST(values_alive_together_share_no_bytes) {
-    for (uint32_t k = 0; k <= N_ARCHS; k++) {
-        model_config c = k == N_ARCHS ? dense_gemma4() : gb_tiny(archs[k]);
+    for (uint32_t k = 0; k < N_ARCHS + N_SHAPED; k++) {
+        model_config c =
+            k < N_ARCHS ? gb_tiny(archs[k]) : gb_shaped_config(shaped[k - N_ARCHS], 128, 24);
         model *m = planned(&c, k < 2 ? DT_F16 : DT_Q8_0);
         engine_options o = rig_options();
         const program *p = &m->program;
@@ -268,7 +267,7 @@ START_TEST(tables_of_every_shape_fit_the_largest) {
 }
 END_TEST
 
-/* What heads above 256 and routers of more than a matrix need; then --backend auto takes the CPU. */
+/* What latent attention needs; then --backend auto takes the CPU. */
 START_TEST(what_its_kernels_lack_is_named) {
     err e;
     for (size_t i = 0; i < N_ARCHS; i++) {
@@ -278,17 +277,13 @@ START_TEST(what_its_kernels_lack_is_named) {
         ck_assert_msg(engine_check_runs(&backend_cuda, &m->program, &e) == OK, "%s", e.text);
         model_close(m);
     }
-    static const char *const lacks[] = {NULL, "wide_heads", "expert_scales", "choice_bias",
-                                        "latent_kv"};
-    for (int i = 0; i < 5; i++) {
-        model_config c = dense_gemma4();
-        if (i == 1) c.shape.full_head_dim = 512;
-        if (i >= 2)
-            c = gb_shaped_config(i == 2 ? "gemma4" : i == 3 ? "glm4moe" : "deepseek2", 128, 24);
+    for (int i = 0; i < N_SHAPED + 1; i++) {
+        model_config c = gb_shaped_config(i < N_SHAPED ? shaped[i] : "deepseek2", 128, 24);
+        if (i == 0) c.shape.full_head_dim = 512;
         model *m = planned(&c, DT_F16);
         const status s = engine_check_runs(&backend_cuda, &m->program, &e);
-        ck_assert_int_eq(s, lacks[i] ? ERR_UNSUPPORTED : OK);
-        if (lacks[i]) ck_assert_msg(strstr(e.text, lacks[i]) != NULL, "%s", e.text);
+        ck_assert_int_eq(s, i < N_SHAPED ? OK : ERR_UNSUPPORTED);
+        if (s != OK) ck_assert_msg(strstr(e.text, "latent_kv") != NULL, "%s", e.text);
         ck_assert_int_eq(engine_check_runs(&backend_cpu, &m->program, &e), OK);
         model_close(m);
     }
@@ -308,7 +303,7 @@ START_TEST(what_it_cannot_compute_is_named) {
         {"cache_type_v", offsetof(engine_options, kv_v), DT_BF16, ERR_UNSUPPORTED},
         {"embeddings", offsetof(engine_options, hidden), 1, ERR_UNSUPPORTED},
     };
-    model_config c = gb_tiny("llama"), gemma = dense_gemma4();
+    model_config c = gb_tiny("llama"), gemma = gb_shaped_config("gemma4", 128, 24);
     engine_options o = rig_options();
     o.activations = ACTIVATION_AUTO;
     model *m = planned(&c, DT_F16);
@@ -322,9 +317,11 @@ START_TEST(what_it_cannot_compute_is_named) {
     c.head_dim = 64, o.kv_k = DT_F16, o.kv_v = DT_INT4; /* numbers beside codes */
     rig_unsupported(&backend_cuda, &c, DT_F16, &o, "cache_type_v", "K in F16 and V in INT4");
     o.kv_k = o.kv_v = DT_F16, c.head_dim = gb_tiny("llama").head_dim;
-    gemma.shape.full_head_dim = 512;
-    rig_unsupported(&backend_cuda, &gemma, DT_F16, &o, "head_dim", "heads of 512");
-    c.n_embd = c.n_ff = 256;
+    gemma.shape.full_head_dim = 528;
+    rig_unsupported(&backend_cuda, &gemma, DT_F16, &o, "head_dim", "heads of 528");
+    gemma.shape.full_head_dim = 512, o.kv_k = o.kv_v = DT_INT8;
+    rig_unsupported(&backend_cuda, &gemma, DT_F16, &o, "kv_cache_dtype", "heads of 512");
+    c.n_embd = c.n_ff = 256, o.kv_k = o.kv_v = DT_F16;
     rig_unsupported(&backend_cuda, &c, DT_NVFP4, &o, "token_embd.weight", "NVFP4");
 }
 END_TEST
