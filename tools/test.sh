@@ -35,6 +35,8 @@ make -s -j"$jobs" CC=clang BUILD=build/clang all
 run "tests" test
 say "CUDA engine, nvcc"
 make -s -j"$jobs" cuda
+say "CUDA kernels: what spills, what grew"
+make -s cuda-model-check
 run "CUDA tests on the CPU" test-cuda
 if [ "${1:-}" = --sanitizers ]; then
   export VRAMD_TEST_GEMMA= # too large for sanitizers; tiny ones of its family stay

@@ -16,7 +16,7 @@ NO_CUDA   := CUDA toolkit not found (no $(CUDA)/include/cuda_runtime_api.h; set 
 CUDA_SRC := $(sort $(wildcard engine/cuda/*.cu engine/cuda/*.cpp))
 CUDA_C   := engine/tables.c # of the base, and in the plugin too
 
-.PHONY: cuda cuda-shim cuda-test-bins test-cuda engine-tools
+.PHONY: cuda cuda-shim cuda-test-bins test-cuda cuda-model-check engine-tools
 
 # ---- The plugin. Files named *_sm90a.cu use wgmma or TMA: for that architecture alone.
 CUDA_ARCH  ?= -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90,code=sm_90 -gencode arch=compute_90,code=compute_90
@@ -91,6 +91,9 @@ else
 	@echo "$(NO_CUDA)"
 	@echo "0 passed, 0 failed"
 endif
+
+cuda-model-check: ## fails where a CUDA kernel spills or its hot loop grew (tools/cuda_kernels.json); without nvcc it says so
+	NVCC=$(lastword $(NVCC)) tools/cuda_model.py check
 
 # ---- Programs for a machine with a GPU: the tests of tests/cuda and the benchmarks. They want a driver and
 # libc; everything else (cudart, Check, libstdc++) is linked in. tools/device.sh packs and runs them;
