@@ -113,7 +113,8 @@ static status run(member *r, err *e) {
     group_say(&r->group, s == OK ? GROUP_READY : GROUP_FAILED, s == OK ? NULL : e);
     if (s != OK) return s;
     const tables_model m = {r->m.model->program.config.n_vocab,
-                            r->m.ranks[r->m.rank].plan.n_groups, r->m.engine_opt.block_tokens};
+                            r->m.ranks[r->m.rank].plan.n_groups, r->m.engine_opt.block_tokens,
+                            0};
     return follow(r->engine, &r->group, &m, &r->m.engine_opt, r->steps, r->m.ledger, e);
 }
 

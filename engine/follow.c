@@ -7,6 +7,7 @@ static tables_store store_in(void *memory, const engine_options *o) {
     s.params = (sampling *)(void *)(s.seq + o->max_seqs);
     s.tokens = (int32_t *)(void *)(s.params + o->max_seqs);
     s.copies = (block_copy *)(void *)(s.tokens + (size_t)o->max_seqs * o->max_model_len);
+    s.checkpoints = NULL; /* models with recurrent layers have no ranks */
     return s;
 }
 

@@ -11,7 +11,7 @@ typedef struct filler {
     const batch *b;
     unsigned char *base;
     tables_at at;
-    uint32_t gathered, scores, words;
+    uint32_t gathered, scores, words, checkpoints;
 } filler;
 
 static int32_t *table(const filler *f, uint64_t at) {
@@ -38,6 +38,7 @@ tables_shape tables_measure(const tables_model *m, const batch *b) {
     for (uint32_t i = 0; i < b->n_seqs; i++) {
         if (end_of(&b->seq[i]) > longest) longest = end_of(&b->seq[i]);
         s.n_scores += tables_scores_of(&b->seq[i]);
+        if (m->n_states) s.n_checkpoints += b->seq[i].n_checkpoints;
     }
     s.stride = (uint32_t)ceil_div(longest, m->block_tokens);
     return s;
@@ -64,6 +65,17 @@ static void fill_blocks(filler *f, uint32_t entry, uint32_t stride) {
         int32_t *to = table(f, f->at.blocks[g]) + (size_t)entry * stride;
         memcpy(to, s->blocks[g], n * sizeof *to);
         for (uint32_t i = n; i < stride; i++) to[i] = -1;
+    }
+}
+
+static void fill_state(filler *f, uint32_t entry) {
+    const batch_seq *s = &f->b->seq[entry];
+    table(f, f->at.state)[entry] = f->m->n_states ? (int32_t)s->state : -1;
+    for (uint32_t i = 0; f->m->n_states && i < s->n_checkpoints; i++, f->checkpoints++) {
+        int32_t *to = table(f, f->at.checkpoints) + 3 * (size_t)f->checkpoints;
+        to[0] = (int32_t)entry;
+        to[1] = (int32_t)s->checkpoints[i].n_tokens;
+        to[2] = (int32_t)s->checkpoints[i].state;
     }
 }
 
@@ -136,7 +148,7 @@ static void fill_sampling(filler *f, uint32_t entry) {
 
 static void fill_copies(filler *f, tables_head *h) {
     int32_t *to = table(f, f->at.copies);
-    for (uint32_t g = 0; g < f->m->n_groups; g++)
+    for (uint32_t g = 0; g <= ENGINE_COPY_STATE; g++)
         for (uint32_t i = 0; i < f->b->n_copies; i++) {
             if (f->b->copies[i].group != g) continue;
             *to++ = f->b->copies[i].from;
@@ -160,6 +172,7 @@ uint64_t tables_fill(void *to, const tables_model *m, const tables_shape *shape,
     for (uint32_t i = 0; i < b->n_seqs; i++) {
         fill_rows(&f, i);
         fill_blocks(&f, i, shape->stride);
+        fill_state(&f, i);
         fill_gathered(&f, i);
         fill_sampling(&f, i);
     }

@@ -13,11 +13,16 @@
  *              first_row  [n_seqs]            int32                                 |
  *              n_rows     [n_seqs]            int32; 0: padding                     |
  *              first_pos  [n_seqs]            int32                                 |
+ *              state      [n_seqs]            int32: slot of its recurrent state;   |
+ *                                             -1: padding, or the model has none    |
  *              gathered   [n_logit_rows]      int32: its row; by entry, ascending   |
  *              scores     [n_scores]          tables_score                          |
  *              tiles      [n_tiles][2]        int32: entry, first of its rows (for  |
  *                                             the engine that computes the step)    |
- *              copies     [n_copies][2]       int32: from, to; by group             |
+ *              copies     [n_copies][2]       int32: from, to; by group, then those |
+ *                                             of states                             |
+ *              checkpoints [n_checkpoints][3] int32: entry, tokens, slot; by entry; |
+ *                                             entry -1: padding                     |
  *              blocks[g]  [n_seqs][stride]    int32, for each group; -1: none       |
  *   lists      words      [n_words]           int32, to the end  <------------------+
  *
@@ -25,8 +30,8 @@
  * shape may be larger than the step: entries and rows past the real ones are padding.
  *
  * Example: one entry of one row in one group with a stride of 3 has its head at 0, sampling at
- * 128, token at 256, from at 320, pos at 384, ..., gathered at 704, blocks[0] at 768, lists at
- * 832. */
+ * 128, token at 256, from at 320, pos at 384, ..., gathered at 768, blocks[0] at 832, lists at
+ * 896. */
 #ifndef VRAMD_ENGINE_TABLES_H
 #define VRAMD_ENGINE_TABLES_H
 
@@ -36,7 +41,7 @@
 extern "C" {
 #endif
 
-enum { TABLES_MAGIC = 0x50545356 /* "VSTP" */, TABLES_VERSION = 1 };
+enum { TABLES_MAGIC = 0x50545356 /* "VSTP" */, TABLES_VERSION = 2 };
 
 /* Parameters of one entry. Lists are words of `lists`, at given indexes. */
 typedef struct tables_sampling {
@@ -67,6 +72,7 @@ typedef struct tables_score {
 typedef struct tables_shape {
     uint32_t n_rows, n_seqs, n_logit_rows;
     uint32_t n_scores, n_tiles, n_copies; /* 0 in a graph */
+    uint32_t n_checkpoints;               /* of recurrent states */
     uint32_t stride;                      /* of block tables: blocks of the longest sequence */
 } tables_shape;
 
@@ -75,14 +81,14 @@ typedef struct tables_head {
     uint64_t bytes; /* of the whole */
     tables_shape shape;
     uint32_t n_groups, block_tokens;
-    uint32_t n_seqs, n_rows, n_logit_rows; /* that are no padding */
-    uint32_t n_copies[PLAN_MAX_GROUPS];    /* of each group */
+    uint32_t n_seqs, n_rows, n_logit_rows;    /* that are no padding */
+    uint32_t n_copies[ENGINE_COPY_STATE + 1]; /* of each group; the last: of states */
 } tables_head;
 
 /* Offsets in bytes. */
 typedef struct tables_at {
-    uint64_t sampling, token, from, pos, entry, first_row, n_rows, first_pos, gathered, scores,
-        tiles, copies, blocks[PLAN_MAX_GROUPS], lists;
+    uint64_t sampling, token, from, pos, entry, first_row, n_rows, first_pos, state, gathered,
+        scores, tiles, copies, checkpoints, blocks[PLAN_MAX_GROUPS], lists;
 } tables_at;
 
 static inline uint64_t tables_place(uint64_t *at, uint64_t n, uint64_t bytes) {
@@ -103,10 +109,12 @@ static inline tables_at tables_lay(uint32_t n_groups, const tables_shape *s) {
     t.first_row = tables_place(&at, s->n_seqs, 4);
     t.n_rows = tables_place(&at, s->n_seqs, 4);
     t.first_pos = tables_place(&at, s->n_seqs, 4);
+    t.state = tables_place(&at, s->n_seqs, 4);
     t.gathered = tables_place(&at, s->n_logit_rows, 4);
     t.scores = tables_place(&at, s->n_scores, sizeof(tables_score));
     t.tiles = tables_place(&at, s->n_tiles, 8);
     t.copies = tables_place(&at, s->n_copies, 8);
+    t.checkpoints = tables_place(&at, s->n_checkpoints, 12);
     for (uint32_t g = 0; g < PLAN_MAX_GROUPS; g++)
         t.blocks[g] = tables_place(&at, g < n_groups ? s->n_seqs : 0, (uint64_t)s->stride * 4);
     t.lists = at;
@@ -116,6 +124,7 @@ static inline tables_at tables_lay(uint32_t n_groups, const tables_shape *s) {
 /* What both sides know of the model and of its cache. */
 typedef struct tables_model {
     uint32_t n_vocab, n_groups, block_tokens;
+    uint32_t n_states; /* slots for recurrent states; 0: the model has none */
 } tables_model;
 
 /* Rows of an entry that score the token after them: those whose next token is of the prompt.
@@ -134,8 +143,15 @@ typedef struct tables_store {
     batch_seq *seq;     /* [max_seqs] */
     sampling *params;   /* [max_seqs] */
     int32_t *tokens;    /* [max_seqs][max_model_len] */
-    block_copy *copies; /* [max_seqs * n_groups] */
+    block_copy *copies; /* [max_seqs * (n_groups + 1)] */
+    batch_checkpoint
+        *checkpoints; /* [tables_most_checkpoints]; NULL: the model has no states */
 } tables_store;
+
+/* Checkpoints of a step at most: one where an entry's rows reach a multiple of STATE_CHUNK. */
+static inline uint32_t tables_most_checkpoints(const engine_options *o) {
+    return o->max_seqs + o->max_rows / STATE_CHUNK;
+}
 
 /* The batch of such a buffer of n bytes, 64-byte aligned, from an untrusted source. The batch
  * points into buffer and store. It computes what the written one did; what a step does not need

@@ -14,7 +14,8 @@ typedef struct reader {
     const tables_store *to;
     tables_at at;
     uint64_t n_words;
-    uint32_t row, gathered, scores; /* entries before the present one have these */
+    /* entries before the present one have these */
+    uint32_t row, gathered, scores, checkpoints;
     err *e;
 } reader;
 
@@ -38,15 +39,19 @@ static const tables_sampling *sampling_of(const reader *r, uint32_t i) {
 
 /* ---- the head ---- */
 
-static status check_shape(const tables_head *h, const engine_options *o, err *e) {
+static status check_shape(const tables_head *h, const tables_model *m, const engine_options *o,
+                          err *e) {
     const tables_shape *s = &h->shape;
     const uint64_t n_tiles = (uint64_t)o->max_rows + o->max_seqs,
-                   n_copies = (uint64_t)o->max_seqs * h->n_groups;
+                   n_copies = (uint64_t)o->max_seqs * (h->n_groups + (m->n_states > 0));
     uint64_t copies = 0;
-    for (uint32_t g = 0; g < PLAN_MAX_GROUPS; g++) {
+    for (uint32_t g = 0; g <= ENGINE_COPY_STATE; g++) {
+        const bool there = g == ENGINE_COPY_STATE ? m->n_states > 0 : g < h->n_groups;
         copies += h->n_copies[g];
-        if (g >= h->n_groups && h->n_copies[g]) return bad(e, "copies of no group");
+        if (!there && h->n_copies[g]) return bad(e, "copies of no group");
     }
+    if (s->n_checkpoints > (m->n_states ? tables_most_checkpoints(o) : 0))
+        return bad(e, "more checkpoints than its rows reach");
     if (s->n_seqs > o->max_seqs || s->n_rows > o->max_rows ||
         s->n_logit_rows > o->max_logit_rows || s->n_scores > o->max_logit_rows ||
         s->n_tiles > n_tiles || s->n_copies > n_copies ||
@@ -66,7 +71,7 @@ static status check_head(const tables_head *h, uint64_t n, const tables_model *m
     if (h->n_groups != m->n_groups || h->block_tokens != m->block_tokens)
         return bad(e, "of another model or cache");
     if (h->bytes > n || h->bytes % sizeof(int32_t) != 0) return bad(e, "truncated");
-    return check_shape(h, o, e);
+    return check_shape(h, m, o, e);
 }
 
 /* ---- one entry ---- */
@@ -102,6 +107,27 @@ static status read_blocks(const reader *r, uint32_t i, batch_seq *s) {
     for (uint32_t g = 0; g < r->m->n_groups; g++) {
         s->blocks[g] = table(r, r->at.blocks[g]) + (size_t)i * stride;
         s->n_blocks[g] = (uint32_t)n;
+    }
+    return OK;
+}
+
+/* The next checkpoints that name the entry are its own. */
+static status read_state(reader *r, uint32_t i, batch_seq *s) {
+    const int32_t state = table(r, r->at.state)[i];
+    if (!r->m->n_states) return state == -1 ? OK : bad_entry(r, i, "a state of no layer");
+    if (state < 0 || (uint32_t)state >= r->m->n_states)
+        return bad_entry(r, i, "a state that is not there");
+    s->state = (uint32_t)state;
+    batch_checkpoint *to = r->to->checkpoints + r->checkpoints;
+    s->checkpoints = to;
+    for (; r->checkpoints < r->head->shape.n_checkpoints; r->checkpoints++, to++) {
+        const int32_t *x = table(r, r->at.checkpoints) + 3 * (size_t)r->checkpoints;
+        if (x[0] != (int32_t)i) break;
+        if (x[1] < 1 || (uint32_t)x[1] > s->first_pos + s->n_rows || x[2] < 0 ||
+            (uint32_t)x[2] >= r->m->n_states)
+            return bad_entry(r, i, "a checkpoint that its rows do not reach");
+        *to = (batch_checkpoint){(uint32_t)x[1], (uint32_t)x[2]};
+        s->n_checkpoints++;
     }
     return OK;
 }
@@ -204,6 +230,7 @@ static status read_entry(reader *r, uint32_t i) {
         return bad_entry(r, i, "too many best tokens asked for");
     status st = read_rows(r, i, s);
     if (st == OK) st = read_blocks(r, i, s);
+    if (st == OK) st = read_state(r, i, s);
     if (st == OK) st = read_gathered(r, i, s);
     return st == OK ? read_draw(r, i, s) : st;
 }
@@ -213,7 +240,7 @@ static status read_entry(reader *r, uint32_t i) {
 static void read_copies(const reader *r) {
     const int32_t *pair = table(r, r->at.copies);
     block_copy *to = r->to->copies;
-    for (uint32_t g = 0; g < r->m->n_groups; g++)
+    for (uint32_t g = 0; g <= ENGINE_COPY_STATE; g++)
         for (uint32_t k = 0; k < r->head->n_copies[g]; k++, pair += 2)
             *to++ = (block_copy){pair[0], pair[1], g};
 }
@@ -247,6 +274,9 @@ static status check_padding(const reader *r) {
         if (row < 0 || (row > 0 && (uint32_t)row >= h->shape.n_rows))
             return bad(r->e, "padding of a row that is not there");
     }
+    for (uint32_t i = r->checkpoints; i < h->shape.n_checkpoints; i++)
+        if (table(r, r->at.checkpoints)[3 * (size_t)i] != -1)
+            return bad(r->e, "a checkpoint of no entry");
     return OK;
 }
 

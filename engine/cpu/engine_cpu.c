@@ -241,8 +241,8 @@ static status cpu_open(engine **out, const model *m, const engine_options *o, le
 /* The step for the other ranks, which draw nothing: without parameters, with every token as it is. */
 static void post_step(cpu_engine *e, const batch *b) {
     group *g = e->opt.group;
-    const tables_model m = {e->program->config.n_vocab, e->layout.groups.n,
-                            e->opt.block_tokens};
+    const tables_model m = {e->program->config.n_vocab, e->layout.groups.n, e->opt.block_tokens,
+                            0};
     batch plain = *b;
     plain.seq = e->posted;
     for (uint32_t i = 0; i < b->n_seqs; i++) {

@@ -22,6 +22,7 @@ typedef struct cuda_op {
     uint32_t n_parts;
     cuda_part part[3];
     const float *vec[3]; /* weights of these places that are vectors */
+    const float *bias;   /* of the first of them */
 } cuda_op;
 
 /* One of the CUDA_DEPTH steps that can be on their way. */
@@ -37,11 +38,11 @@ typedef struct cuda_slot {
 /* What a step runs, beyond what its tables say: enough for a graph. */
 typedef struct cuda_run {
     tables_shape shape;
-    uint32_t n_splits;                /* of decode attention */
-    bool is_short;                    /* the graph for sequences of up to CUDA_SHORT tokens */
-    bool singles;                     /* entries of one row are computed by decode attention */
-    bool graph;                       /* one that graphs exist for, padded to its bucket */
-    uint32_t copies[PLAN_MAX_GROUPS]; /* of each group; the table has them in this order */
+    uint32_t n_splits; /* of decode attention */
+    bool is_short;     /* the graph for sequences of up to CUDA_SHORT tokens */
+    bool singles;      /* entries of one row are computed by decode attention */
+    bool graph;        /* one that graphs exist for, padded to its bucket */
+    uint32_t copies[ENGINE_COPY_STATE + 1]; /* of each group, then of states: as in the table */
 } cuda_run;
 
 typedef struct cuda_graphs {

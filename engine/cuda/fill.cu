@@ -8,7 +8,7 @@
 static tables_model model_of(const cuda_engine *e) {
     tables_model m = {};
     m.n_vocab = e->p->config.n_vocab, m.n_groups = e->l->n_groups;
-    m.block_tokens = e->opt.block_tokens;
+    m.block_tokens = e->opt.block_tokens, m.n_states = e->l->n_states;
     return m;
 }
 
@@ -31,6 +31,7 @@ cuda_run cuda_graph_run(const cuda_engine *e, uint32_t n_seqs, uint32_t longest)
     r.is_short = longest <= CUDA_SHORT;
     r.shape.n_rows = r.shape.n_seqs = r.shape.n_logit_rows = n;
     r.shape.n_tiles = l->batch_invariant ? n : 0;
+    r.shape.n_checkpoints = l->n_states ? n : 0;
     r.shape.stride = stride < l->max_stride ? stride : l->max_stride;
     r.singles = !l->batch_invariant;
     r.graph = true;
@@ -62,6 +63,7 @@ typedef struct rest {
     unsigned char *base;
     tables_at at;
     const tables_shape *shape;
+    tables_model model;
 } rest;
 
 static int32_t *table(const rest *f, uint64_t at) {
@@ -84,6 +86,7 @@ static void pad_entry(const rest *f, uint32_t n_groups, uint32_t entry, uint32_t
     x.logit_row = x.history_from = x.n_score = -1;
     table(f, f->at.first_row)[entry] = (int32_t)row;
     table(f, f->at.n_rows)[entry] = table(f, f->at.first_pos)[entry] = 0;
+    table(f, f->at.state)[entry] = -1;
     for (uint32_t g = 0; g < n_groups; g++)
         memset(table(f, f->at.blocks[g]) + (size_t)entry * f->shape->stride, 0xff,
                f->shape->stride * 4);
@@ -107,7 +110,9 @@ static void pad(const rest *f, const cuda_engine *e, const batch *b, uint32_t n_
     }
     for (uint32_t i = b->n_logit_rows; i < sh->n_logit_rows; i++)
         table(f, f->at.gathered)[i] = i < sh->n_rows ? (int32_t)i : 0;
-    int32_t *tiles = table(f, f->at.tiles);
+    int32_t *tiles = table(f, f->at.tiles), *checkpoints = table(f, f->at.checkpoints);
+    for (uint32_t i = tables_measure(&f->model, b).n_checkpoints; i < sh->n_checkpoints; i++)
+        checkpoints[3 * (size_t)i] = -1;
     for (uint32_t i = n_tiles; i < sh->n_tiles; i++) {
         tiles[2 * i] = (int32_t)(n_seqs + i < last ? n_seqs + i : last);
         tiles[2 * i + 1] = 0;
@@ -116,7 +121,7 @@ static void pad(const rest *f, const cuda_engine *e, const batch *b, uint32_t n_
 
 static uint64_t fill(const cuda_engine *e, const tables_model *m, const batch *b,
                      cuda_slot *slot, const cuda_run *run) {
-    const rest f = {slot->tables, tables_lay(m->n_groups, &run->shape), &run->shape};
+    const rest f = {slot->tables, tables_lay(m->n_groups, &run->shape), &run->shape, *m};
     const uint64_t bytes = tables_fill(slot->tables, m, &run->shape, b);
     pad(&f, e, b, fill_tiles(&f, e, b));
     slot->scores = (const tables_score *)table(&f, f.at.scores);

@@ -1,7 +1,7 @@
 /* The operations of a program on a CUDA device: each function puts one operation into a stream
  * and returns at once. Implemented in embed.cu, norm.cu, gate.cu, elementwise.cu, linear_few.cu,
  * linear_packed.cu, linear_quant.cu, route.cu, rope.cu, attn_decode.cu, attn_prefill.cu, attn_wide.cu,
- * sample.cu. lower.cu chooses
+ * conv.cu, recur.cu, sample.cu. lower.cu chooses
  * between them and graphs.cu captures them, so a function neither allocates nor waits, and its
  * grid depends on its arguments only, never on device data.
  *
@@ -248,6 +248,51 @@ cudaError_t cu_experts_few(cudaStream_t, const cu_experts *, const cu_linear *a,
                            const cu_linear *b, activation);
 cudaError_t cu_experts_packed(cudaStream_t, const cu_experts *, const cu_linear *a,
                               const cu_linear *b, activation);
+
+/* ---- recurrent layers ---- */
+
+/* What an operation keeps of the sequences. */
+typedef struct cu_states {
+    float *base;         /* of this operation, in slot 0 */
+    uint64_t stride;     /* floats from a slot to the next */
+    const int32_t *slot; /* by entry; -1: padding */
+    /* [n_checkpoints][3]: entry (-1: padding), tokens, slot: the state behind so many tokens of the entry,
+     * which its rows of the step reach or pass, goes there, too */
+    const int32_t *checkpoints;
+    uint32_t n_checkpoints;
+} cu_states;
+
+/* As OP_CONV says (model/program.h). */
+typedef struct cu_conv {
+    cu_states states; /* rows of inputs: conv_state_rows(width) of channels */
+    cu_type t;
+    uint32_t channels, width;
+    bool gated, silu;
+    const float *w, *bias; /* [channels][width], the newest token last; [channels] or NULL */
+    const void *in;        /* [n_rows][channels, gated: 3 * channels] of T */
+    void *out;             /* [n_rows][channels] of T */
+} cu_conv;
+
+/* conv.cu. A row has the same bits however its text is cut into steps. */
+cudaError_t cu_conv_run(cudaStream_t, const cu_conv *, const cu_tables *, uint32_t n_rows,
+                        uint32_t n_seqs);
+
+/* As OP_DELTA and, where it is a scan, OP_SSM say (model/program.h). */
+typedef struct cu_recur {
+    cu_states states; /* delta_state_floats of d */
+    cu_type t;
+    delta_shape d;
+    bool scan;
+    const float *w0, *w1, *w2; /* [value_heads]; w2 of a scan */
+    const void *in,
+        *by; /* [n_rows][ld_in], [n_rows][value_heads, of the rule twice as many] of T */
+    uint32_t ld_in;
+    void *out; /* [n_rows][value_heads * value_dim] of T; rows of padding are left alone */
+} cu_recur;
+
+/* recur.cu: heads that cu_recur_supports (scratch.h). A row has the same bits however its text is cut into
+ * steps, and whatever others are in it. */
+cudaError_t cu_recur_run(cudaStream_t, const cu_recur *, const cu_tables *, uint32_t n_seqs);
 
 /* ---- the KV cache ---- */
 

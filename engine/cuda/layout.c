@@ -97,7 +97,33 @@ static status check_segments(const head_shape *h, const engine_options *o, err *
     return err_field(e, "kv_cache_dtype");
 }
 
+static status check_states(const program *p, const engine_options *o, err *e) {
+    const uint32_t n = engine_states(p, o);
+    if (n && n < o->max_seqs)
+        return engine_option_bad(e, "n_states", o->n_states, "as many as sequences, at least");
+    for (uint32_t i = 0; i < p->n_ops; i++) {
+        const op *x = &p->ops[i];
+        if ((x->kind == OP_DELTA || x->kind == OP_SSM) && !cu_recur_supports(&x->delta)) {
+            err_set(
+                e, ERR_UNSUPPORTED,
+                "a state of %u heads of %u by %u heads of %u; the CUDA engine takes up to %d "
+                "numbers a head",
+                x->delta.key_heads, x->delta.key_dim, x->delta.value_heads, x->delta.value_dim,
+                CU_RECUR_FLOATS);
+            return err_field(e, "ssm.state");
+        }
+        if (x->state_floats % 4 == 0 && (x->kind != OP_CONV || x->conv.width <= CU_CONV_MOST))
+            continue;
+        err_set(e, ERR_UNSUPPORTED, "a convolution over %u positions; at most %d are supported",
+                x->conv.width, CU_CONV_MOST);
+        return err_field(e, "ssm.conv");
+    }
+    return OK;
+}
+
 static status check_program(const program *p, const engine_options *o, err *e) {
+    const status states = check_states(p, o, e);
+    if (states != OK) return states;
     for (uint32_t i = 0; i < p->n_ops; i++) {
         if (p->ops[i].kind != OP_ATTENTION) continue;
         status s = check_heads(&p->ops[i].heads, e);
@@ -476,6 +502,7 @@ static uint64_t tables_bytes(const cuda_layout *l, const engine_options *o, uint
                                .n_scores = o->max_logit_rows,
                                .n_tiles = l->max_tiles,
                                .n_copies = l->max_copies,
+                               .n_checkpoints = l->max_checkpoints,
                                .stride = l->max_stride};
     const uint64_t listed =
         (uint64_t)o->max_model_len + CUDA_LISTED + sampling_mask_words(n_vocab);
@@ -501,7 +528,8 @@ static void place_workspace(cuda_layout *l, const program *p, const engine_optio
     l->is_split = o->max_model_len > CUDA_SHORT;
     l->max_stride = (uint32_t)ceil_div(o->max_model_len, o->block_tokens);
     l->max_tiles = o->max_rows / TILE_ROWS + o->max_seqs;
-    l->max_copies = o->max_seqs * l->n_groups + ENGINE_MAX_MOVES;
+    l->max_copies = o->max_seqs * (l->n_groups + (l->n_states > 0 ? 1 : 0)) + ENGINE_MAX_MOVES;
+    if (l->n_states) l->max_checkpoints = o->max_seqs + o->max_rows / STATE_CHUNK;
     l->tables_bytes = align_up(tables_bytes(l, o, p->config.n_vocab), 4096);
     l->results_bytes = align_up(n_results * sizeof(sampled), 4096);
     count_slices(l, p, o);
@@ -525,6 +553,18 @@ static void place_workspace(cuda_layout *l, const program *p, const engine_optio
     if (o->keep_logits) l->slot_bytes += align_up(kept_bytes(p, o, s), ALIGN);
     l->staging_bytes = sizer_times(s, l->slot_bytes, CUDA_DEPTH);
     if (l->staging_bytes < PINNED_LEAST) l->staging_bytes = PINNED_LEAST;
+}
+
+/* A slot has the parts of all operations, one after the other. */
+static void place_states(cuda_layout *l, const program *p, sizer *s) {
+    uint64_t floats = 0;
+    for (uint32_t i = 0; i < p->n_ops; i++) {
+        l->aside[i].state = floats;
+        floats += p->ops[i].state_floats;
+    }
+    l->state_floats = floats;
+    l->states_at = place(s, sizer_times(s, l->n_states, floats * sizeof(float)));
+    l->states_bytes = s->n - l->states_at;
 }
 
 static void find_kv(cuda_layout *l, const program *p, const engine_options *o) {
@@ -553,6 +593,7 @@ status cuda_layout_init(cuda_layout *l, const program *p, const engine_options *
     if (st == OK) st = check_program(p, o, e);
     if (st != OK) return st;
     find_kv(l, p, o);
+    l->n_states = engine_states(p, o);
     l->places = calloc(p->n_weights + 1, sizeof *l->places);
     l->weights = calloc(p->n_weights + 1, sizeof *l->weights);
     l->values = calloc(p->n_values + 1, sizeof *l->values);
@@ -568,6 +609,7 @@ status cuda_layout_init(cuda_layout *l, const program *p, const engine_options *
     if (st == OK) {
         place_logits(l, p, o, &s);
         place_workspace(l, p, o, &s);
+        place_states(l, p, &s);
         l->fixed_bytes = s.n;
     }
     if (st == OK && s.failed)

@@ -3,7 +3,7 @@
  * (terms), by the base for what the host gives, and by the plugin. Pure C and part of the base
  * binary too: the plan needs no CUDA.
  *
- * The arena: weights | values of a step | logits | workspace | KV cache. While loading, what
+ * The arena: weights | values of a step | logits | workspace | recurrent states | KV cache. While loading, what
  * lies between weights and KV cache serves as buffers for the file's bytes. */
 #ifndef VRAMD_ENGINE_CUDA_LAYOUT_H
 #define VRAMD_ENGINE_CUDA_LAYOUT_H
@@ -58,12 +58,13 @@ typedef struct cuda_value {
     uint64_t at; /* in the arena */
 } cuda_value;
 
-/* What one operation puts aside, in the arena; 0: it does not. */
+/* What one operation has of its own, in the arena; 0: it has not. */
 typedef struct cuda_aside {
     uint64_t in; /* its input, a residual stream, rounded to the activations' type */
     /* OP_GATE_UP: gate | up. OP_ROUTE: the logits. OP_EXPERTS_DOWN: what each expert makes of each of
      * its rows, float32 */
     uint64_t own;
+    uint64_t state; /* where its floats begin in a slot of recurrent states */
 } cuda_aside;
 
 typedef struct cuda_layout {
@@ -81,7 +82,7 @@ typedef struct cuda_layout {
     bool wants_gemm;      /* or packed ones have slices: cuBLASLt is used if it is there */
     uint32_t n_slices;    /* of packed weights that meet many rows, in all operations */
     bool is_split;        /* sequences may be longer than CUDA_SHORT */
-    uint32_t max_stride, max_tiles, max_copies;
+    uint32_t max_stride, max_tiles, max_copies, max_checkpoints;
     uint32_t rope_pairs; /* frequencies of the largest rotary embedding; from table to table */
     /* Sections of the arena. */
     uint64_t weights_bytes, values_at, values_bytes, logits_at, logits_bytes, workspace_at,
@@ -91,6 +92,9 @@ typedef struct cuda_layout {
     uint64_t gemm, gemm_bytes, slice, slice_bytes, quantized, split, split_bytes, partials,
         sampler, tables, tables_bytes, results, previous, freqs;
     uint64_t results_bytes;
+    /* Recurrent states: slots of so many floats; 0: the program has none. */
+    uint32_t n_states;
+    uint64_t state_floats, states_at, states_bytes;
     uint64_t fixed_bytes; /* all but the KV cache, which begins there */
     kv_format kv[PLAN_MAX_GROUPS];
     uint32_t kv_layers[PLAN_MAX_GROUPS];

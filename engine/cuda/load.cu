@@ -107,6 +107,11 @@ static status load_one(loader *g, weight_id id, err *er) {
 
 /* ---- the weights of each operation ---- */
 
+static const float *vector_of(const cuda_engine *e, weight_id id) {
+    const cuda_weight *w = &e->l->weights[id];
+    return (const float *)cuda_at(e, e->l->places[w->place].at) + w->row;
+}
+
 static void resolve_op(cuda_engine *e, cuda_op *c, const op *o) {
     uint32_t col = 0, last = UINT32_MAX, row = 0;
     memset(c, 0, sizeof *c);
@@ -117,6 +122,7 @@ static void resolve_op(cuda_engine *e, cuda_op *c, const op *o) {
         const cuda_place *x = &e->l->places[w->place];
         if (x->is_vector) {
             c->vec[i] = (const float *)cuda_at(e, x->at) + w->row;
+            if (i == 0 && o->bias[0] != NO_WEIGHT) c->bias = vector_of(e, o->bias[0]);
             continue;
         }
         if (w->place != last || w->row != row) { /* else: within the part before */
@@ -125,8 +131,7 @@ static void resolve_op(cuda_engine *e, cuda_op *c, const op *o) {
             part->first_col = col;
             part->stride = x->bytes / x->n_experts;
             if (o->bias[i] != NO_WEIGHT) {
-                const cuda_weight *b = &e->l->weights[o->bias[i]];
-                part->bias = (const float *)cuda_at(e, e->l->places[b->place].at) + b->row;
+                part->bias = vector_of(e, o->bias[i]);
             }
         }
         last = w->place;

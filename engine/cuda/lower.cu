@@ -19,6 +19,7 @@ typedef struct lowering {
     const tables_sampling *sampling;
     const tables_score *scores;
     const int32_t *tiles, *copies, *lists;
+    const int32_t *state, *checkpoints;
 } lowering;
 
 static const int32_t *words_at(const cuda_engine *e, uint64_t at) {
@@ -45,6 +46,8 @@ static lowering lower_init(cuda_engine *e, const cuda_run *run) {
     w.tiles = words_at(e, t.tiles);
     w.copies = words_at(e, t.copies);
     w.lists = words_at(e, t.lists);
+    w.state = words_at(e, t.state);
+    w.checkpoints = words_at(e, t.checkpoints);
     return w;
 }
 
@@ -359,6 +362,40 @@ static cudaError_t run_experts_down(const lowering *w, const cuda_op *c) {
                           (float *)value_at(w, o->out));
 }
 
+/* ---- recurrent layers ---- */
+
+static cu_states states_of(const lowering *w, const cuda_op *c) {
+    const cuda_layout *l = w->e->l;
+    cu_states s;
+    s.base = (float *)cuda_at(w->e, l->states_at) + l->aside[c - w->e->op].state;
+    s.stride = l->state_floats;
+    s.slot = w->state, s.checkpoints = w->checkpoints;
+    s.n_checkpoints = w->run->shape.n_checkpoints;
+    return s;
+}
+
+static cudaError_t run_conv(const lowering *w, const cuda_op *c) {
+    const op *o = c->o;
+    cu_conv a = {};
+    a.states = states_of(w, c), a.t = w->e->l->t;
+    a.channels = cols_of(w, o->out), a.width = o->conv.width;
+    a.gated = o->conv.gated, a.silu = o->conv.silu;
+    a.w = c->vec[0], a.bias = c->bias;
+    a.in = value_at(w, o->in), a.out = value_at(w, o->out);
+    return cu_conv_run(w->s, &a, &w->tables, rows_of(w, o->in), w->run->shape.n_seqs);
+}
+
+static cudaError_t run_recur(const lowering *w, const cuda_op *c) {
+    const op *o = c->o;
+    cu_recur a = {};
+    a.states = states_of(w, c), a.t = w->e->l->t;
+    a.d = o->delta, a.scan = o->kind == OP_SSM;
+    a.w0 = c->vec[0], a.w1 = c->vec[1], a.w2 = c->vec[2];
+    a.in = value_at(w, o->in), a.ld_in = cols_of(w, o->in);
+    a.by = value_at(w, o->by), a.out = value_at(w, o->out);
+    return cu_recur_run(w->s, &a, &w->tables, w->run->shape.n_seqs);
+}
+
 /* ---- attention ---- */
 
 /* q, k and perhaps v, whose heads stand side by side. */
@@ -452,7 +489,9 @@ static cudaError_t run_copies(const lowering *w) {
                             pairs, n);
         pairs += 2 * n;
     }
-    return ce;
+    if (ce != cudaSuccess || !w->run->copies[ENGINE_COPY_STATE]) return ce;
+    return cu_copy_blocks(w->s, cuda_at(e, e->l->states_at), e->l->state_floats * 4, pairs,
+                          w->run->copies[ENGINE_COPY_STATE]);
 }
 
 /* Where matrices read a residual stream. */

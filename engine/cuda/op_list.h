@@ -23,7 +23,10 @@
     X(SCALE, run_scale, CUDA_IN_STREAM, CUDA_VALUE_F32)                                        \
     X(ROUTE, run_route, CUDA_IN_T, CUDA_VALUE_ROUTED)                                          \
     X(EXPERTS_GATE_UP, run_experts_gate_up, CUDA_IN_T, CUDA_VALUE_T)                           \
-    X(EXPERTS_DOWN, run_experts_down, CUDA_IN_T, CUDA_VALUE_F32)
+    X(EXPERTS_DOWN, run_experts_down, CUDA_IN_T, CUDA_VALUE_F32)                               \
+    X(CONV, run_conv, CUDA_IN_T, CUDA_VALUE_T)                                                 \
+    X(DELTA, run_recur, CUDA_IN_T, CUDA_VALUE_T)                                               \
+    X(SSM, run_recur, CUDA_IN_T, CUDA_VALUE_T)
 
 /* Traits of operations (model/program.h) that it runs, a row each: X(trait). */
 #define CUDA_TRAITS(X)                                                                         \
@@ -42,6 +45,7 @@
     X(CHOICE_BIAS)                                                                             \
     X(EXPERT_SCALES)                                                                           \
     X(EXPERT_GROUPS)                                                                           \
-    X(WIDE_HEADS)
+    X(WIDE_HEADS)                                                                              \
+    X(CONV_BIAS)
 
 #endif

@@ -14,17 +14,16 @@ typedef struct section {
     uint64_t bytes;
 } section;
 
-enum { N_SECTIONS = 5 };
+enum { N_SECTIONS = 6 };
 
 static void sections_of(const cuda_engine *e, section out[N_SECTIONS]) {
     const cuda_layout *l = e->l;
     uint64_t kv = e->arena_bytes - l->fixed_bytes;
     for (uint32_t g = 0; g < l->n_groups; g++) kv += e->pool[g].bytes;
-    const section all[N_SECTIONS] = {{MEM_WEIGHTS, l->weights_bytes},
-                                     {MEM_ACTIVATIONS, l->values_bytes},
-                                     {MEM_LOGITS, l->logits_bytes},
-                                     {MEM_WORKSPACE, l->workspace_bytes},
-                                     {MEM_KV, kv}};
+    const section all[N_SECTIONS] = {
+        {MEM_WEIGHTS, l->weights_bytes}, {MEM_ACTIVATIONS, l->values_bytes},
+        {MEM_LOGITS, l->logits_bytes},   {MEM_WORKSPACE, l->workspace_bytes},
+        {MEM_STATE, l->states_bytes},    {MEM_KV, kv}};
     memcpy(out, all, sizeof all);
 }
 

@@ -7,6 +7,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "model/program.h"
+
 #ifdef __CUDACC__
 #define CU_HOST_DEVICE static inline __host__ __device__
 #else
@@ -83,6 +85,19 @@ static inline uint64_t cu_attn_decode_most_bytes(uint32_t max_seqs, uint32_t con
                    b = cu_attn_decode_bytes(max_seqs, cu_attn_splits(max_seqs, context),
                                             n_heads, head_dim);
     return a > b ? a : b;
+}
+
+enum {
+    CU_CONV_MOST = 8,           /* positions that a convolution sees at most */
+    CU_RECUR_DIM = 256,         /* of keys or values of a head that has a matrix as its state */
+    CU_RECUR_FLOATS = 128 * 128 /* of such a matrix: 64 KiB of a block's shared memory */
+};
+
+/* Whether recur.cu computes such heads. */
+static inline bool cu_recur_supports(const delta_shape *d) {
+    return d->key_heads && d->value_heads % d->key_heads == 0 && d->key_dim && d->value_dim &&
+           d->key_dim <= CU_RECUR_DIM && d->value_dim <= CU_RECUR_DIM &&
+           d->key_dim * d->value_dim <= CU_RECUR_FLOATS;
 }
 
 /* Mixtures of experts: what the engine takes at most, and the rows that are computed beside each other

@@ -110,7 +110,8 @@ static cuda_run blank_of(const cuda_engine *e, uint32_t n) {
     run.shape.n_seqs = run.shape.n_tiles = n_seqs;
     run.shape.n_logit_rows = n < e->opt.max_logit_rows ? n : e->opt.max_logit_rows;
     run.shape.n_scores = 1;
-    run.shape.n_copies = e->l->n_groups;
+    run.shape.n_copies = e->l->n_groups + (e->l->n_states > 0);
+    run.copies[ENGINE_COPY_STATE] = e->l->n_states > 0;
     for (uint32_t g = 0; g < e->l->n_groups; g++) run.copies[g] = 1;
     return run;
 }

@@ -75,6 +75,11 @@ void cuda_layout_terms(const cuda_layout *l, const program *p, const engine_opti
     device_term(t, MEM_WORKSPACE, l->tables - l->sampler, "scratch of the sampler");
     device_term(t, MEM_WORKSPACE, l->workspace_at + l->workspace_bytes - l->tables,
                 "tables and results of a step");
+    if (l->n_states) {
+        state_term_add(t, p, o);
+        if (!t->failed) t->v[t->n - 1].bytes = l->states_bytes; /* as they lie, rounded up */
+        terms_last_on_device(t);
+    }
     foreign_terms(l, p, o, t);
     terms_add(t, MEM_WORKSPACE, TERM_EXACT, l->staging_bytes,
               "pinned tables and results of %d steps%s", CUDA_DEPTH,

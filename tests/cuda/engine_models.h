@@ -4,6 +4,7 @@
 
 #include "tests/engine/engine_rig.h"
 #include "tests/model/gguf_build.h"
+#include "tests/model/gguf_hybrid.h"
 #include "tests/model/gguf_shaped.h"
 
 #include <math.h>
@@ -63,6 +64,13 @@ static const kind kinds[] = {
     {"gemma4", DT_F16, 0, 0, 0, 0, 16, true, ACTIVATION_AUTO, DT_F16, 5e-3, 0, false, 6},
     {"glm4moe", DT_F16, 0, 0, 0, 0, 16, true, ACTIVATION_AUTO, DT_F16, 5e-3, 0, false, 8},
     {"gemma4", DT_BF16, 0, 0, 512, 0, 16, true, ACTIVATION_AUTO, DT_BF16, 4e-2, 0, false, 0},
+    /* Short convolutions between the layers of attention. */
+    {"lfm2", DT_F16, 0, 0, 0, 0, 16, true, ACTIVATION_AUTO, DT_F16, 5e-3, 0, false, 0},
+    {"lfm2moe", DT_Q8_0, 0, 0, 0, 0, 16, true, ACTIVATION_F16, DT_F16, 3e-2, 0, false, 0},
+    /* A delta net, dense and with experts; Mamba-2 with attention and experts. */
+    {"qwen35", DT_F16, 0, 0, 0, 0, 16, true, ACTIVATION_AUTO, DT_F16, 8e-3, 0, false, 0},
+    {"qwen35moe", DT_Q8_0, 0, 0, 0, 0, 16, true, ACTIVATION_F16, DT_F16, 4e-2, 0, false, 0},
+    {"granitehybrid", DT_F16, 0, 0, 0, 0, 16, true, ACTIVATION_AUTO, DT_F16, 8e-3, 0, false, 0},
     /* Types of which a block is 256 inputs, and those with a book. */
     {"llama", DT_Q6_K, 4, 2, 64, 64, 16, true, ACTIVATION_AUTO, DT_F16, 3e-2, 2, false, 0},
     {"llama", DT_Q3_K, 4, 2, 64, 64, 16, false, ACTIVATION_F16, DT_F16, 5e-2, 2, false, 0},
@@ -81,6 +89,14 @@ enum {
 
 static RIG_UNUSED void tiny_open(gb *b, char path[64], const kind *k) {
     gb_init(b);
+    if (gb_is_hybrid(k->arch)) {
+        model_config c = gb_hybrid_config(k->arch, 128);
+        if (strcmp(k->arch, "granitehybrid") == 0) c.shape.ssm.groups = 1; /* as published */
+        gb_hybrid_keys(b, &c);
+        gb_hybrid_tensors(b, &c, k->type, 7);
+        gb_open(b, path);
+        return;
+    }
     if (k->n_layers == 0) { /* of a family with layers of several kinds */
         model_config c = gb_shaped_config(k->arch, 128, 24);
         if (!k->n_experts && c.n_experts)

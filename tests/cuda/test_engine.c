@@ -100,6 +100,7 @@ static void crowd_part(const crowd *c, batch_seq *s, uint32_t i, uint32_t first,
                      .n_logit_rows = 1,
                      .sample = true,
                      .n_score = -1,
+                     .state = i,
                      .params = &c->params[i],
                      .n_prompt = PROMPT};
 }

@@ -296,6 +296,49 @@ START_TEST(a_device_without_virtual_memory_management_serves_a_fixed_pool) {
 }
 END_TEST
 
+/* ---- recurrent states ---- */
+
+/* A sequence goes on from a checkpoint that another one has left within a chunk of rows, and from a copy
+ * of it, as if it had computed those tokens: the same bits. */
+START_TEST(a_checkpoint_goes_on_as_its_sequence_did) {
+    enum { FOUND = 16, KEPT = 13, FORK = 14 };
+    const kind k = {"lfm2", DT_F16,          0,      0,    0, 0,     16,
+                    true,   ACTIVATION_AUTO, DT_F16, 5e-3, 0, false, 0};
+    gb b;
+    char path[64];
+    int32_t tokens[N_TOKENS], table[32];
+    rig r;
+    tiny_open(&b, path, &k);
+    engine_options o = tiny_options(&k);
+    o.n_states = FORK + 1;
+    o.batch_invariant = true;
+    cuda_open(&r, path, &o);
+    rig_tokens(&r, tokens, N_TOKENS, 1);
+    rig_table(&r, table, 0, blocks_of(&r), 1);
+    rig_state state = {0, {FOUND, KEPT}};
+    r.state = &state;
+    const size_t n = (size_t)(N_TOKENS - FOUND) * r.n_vocab;
+    float *want = malloc(n * sizeof *want);
+    ck_assert_ptr_nonnull(want);
+    part all = {tokens, table, 0, N_TOKENS, N_TOKENS - FOUND, NULL, 0};
+    memcpy(want, rig_run(&r, &all, 1).logits, n * sizeof *want);
+    const block_copy copy = {KEPT, FORK, ENGINE_COPY_STATE};
+    part rest = {tokens, table, FOUND, N_TOKENS - FOUND, N_TOKENS - FOUND, NULL, 0};
+    state = (rig_state){FORK, {0, 0}};
+    r.copies = &copy, r.n_copies = 1;
+    ck_assert_mem_eq(rig_run(&r, &rest, 1).logits, want, n * sizeof *want);
+    r.n_copies = 0, state.slot = KEPT;
+    for (uint32_t i = 0; i < 3; i++) { /* by steps of one row, which graphs run */
+        part one = {tokens, table, FOUND + i, 1, 1, NULL, 0};
+        const float *logits = rig_run(&r, &one, 1).logits;
+        ck_assert(distance(logits, want + (size_t)i * r.n_vocab, r.n_vocab) < k.limit);
+    }
+    free(want);
+    rig_close(&r);
+    gb_clear(&b);
+}
+END_TEST
+
 int main(void) {
     Suite *s = suite_create("cuda engine, KV cache");
     TCase *t = check_case(s, "shim");
@@ -306,5 +349,6 @@ int main(void) {
     tcase_add_test(t, the_pool_shrinks_and_grows_beside_steps);
     tcase_add_test(t, a_pool_that_cannot_grow_stays_as_it_was);
     tcase_add_test(t, a_device_without_virtual_memory_management_serves_a_fixed_pool);
+    tcase_add_test(t, a_checkpoint_goes_on_as_its_sequence_did);
     return check_run(s);
 }

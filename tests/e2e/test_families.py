@@ -12,7 +12,7 @@ from harness import BINARY, ROOT
 from test_plan import SCHEMA
 from tiny_model import VOCABULARY
 
-RECURRENT = ROOT / "tests/golden/families/lfm2.gguf"  # no convolutions on CUDA
+LATENT = ROOT / "tests/golden/families/deepseek2.gguf"  # no latent attention on CUDA
 
 
 @pytest.fixture
@@ -65,14 +65,14 @@ def test_biases_and_what_is_not_loaded_are_planned(biased):
 
 
 def test_a_file_that_an_engine_does_not_run_is_planned():
-    words = [BINARY, "plan", RECURRENT, "--device-memory", "8GiB"]
+    words = [BINARY, "plan", LATENT, "--device-memory", "8GiB"]
     r = subprocess.run([*words, "--json"], text=True, capture_output=True)
     assert r.returncode == 0, r.stderr
     doc = json.loads(r.stdout)
     SCHEMA.validate(doc)
-    assert doc["runnable"] is False and doc["missing"] == ["conv"]
+    assert doc["runnable"] is False and doc["missing"] == ["linear_by_head", "latent_append", "latent_kv"]
     text = subprocess.run(words, text=True, capture_output=True).stdout
-    assert "planned, not runnable yet: the cuda engine lacks conv\n" in text
+    assert "planned, not runnable yet: the cuda engine lacks linear_by_head, latent_append, latent_kv\n" in text
 
 
 def test_a_folder_with_biases_is_planned_by_its_config(tmp_path):

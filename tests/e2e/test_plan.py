@@ -258,7 +258,7 @@ def test_the_object_is_that_of_the_schema(plan, tmp_path):
             (LLAMA_8B, ["--weights", "q4_0", "--device", "rtx4090", "--grid", "--fit", "8GiB", "--lengths", str(lengths)]),
             (LLAMA_8B, ["--backend", "cpu", "--memory", "40GiB", "--formula", "rule-of-thumb"]), (LLAMA_70B, ["--device", "h100-80g"]),
             (LLAMA_70B, ["--device", "h100-80g", "--tensor-parallel-size", "2"]),
-            (MIXTRAL, ["--device", "b200"]), (LFM2, ["--device", "b200"]), (GEMMA4, ["--backend", "cpu"]), (GEMMA_27B, ["--backend", "cpu", "--memory", "99GiB"])):
+            (MIXTRAL, ["--device", "b200"]), (NEMOTRON_H, ["--device", "b200"]), (GEMMA4, ["--backend", "cpu"]), (GEMMA_27B, ["--backend", "cpu", "--memory", "99GiB"])):
         doc = json.loads(plan(config, *flags, "--json").stdout)
         SCHEMA.validate(doc)
         assert doc.get("in_file_bytes") == (96 * 7 * 32 * 2 if config is GEMMA4 else None)
@@ -382,6 +382,10 @@ GEMMA4 = json.loads((ROOT / "tests/golden/families/gemma4/config.json").read_tex
 LFM2 = {"model_type": "lfm2", "hidden_size": 2048, "intermediate_size": 12288, "num_hidden_layers": 16, "num_attention_heads": 32,
         "num_key_value_heads": 8, "max_position_embeddings": 128000, "conv_L_cache": 3, "full_attn_idxs": [2, 5, 8, 10, 12, 14],
         "vocab_size": 65536}
+NEMOTRON_H = {"model_type": "nemotron_h", "hybrid_override_pattern": "M-M*-", "mamba_num_heads": 128, "mamba_head_dim": 64,
+              "n_groups": 8, "ssm_state_size": 128, "conv_kernel": 4, "hidden_size": 4096, "intermediate_size": 21504,
+              "num_hidden_layers": 5, "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 131072,
+              "max_position_embeddings": 8192}
 GEMMA_2 = {"model_type": "gemma2", "head_dim": 256, "hidden_size": 3584, "intermediate_size": 14336, "sliding_window": 4096,
            "max_position_embeddings": 8192, "num_attention_heads": 16, "num_hidden_layers": 42, "num_key_value_heads": 8,
            "vocab_size": 256000}
@@ -457,11 +461,12 @@ def test_what_the_cpu_runs_and_a_card_does_not_is_marked_on_the_card(plan):
     assert doc["runnable"] and doc["can_be_served"] and doc["model"]["n_params"] == 9241705984
     assert len(doc["kv"]["groups"]) == 2 and doc["kv"]["bytes_per_token"] == 344064
     assert json.loads(plan(GEMMA_2, "--device", "b200", "--json").stdout)["runnable"]
-    assert json.loads(plan(LFM2, "--backend", "cpu", "--memory", "400GiB", "--json").stdout)["runnable"]
-    r = plan(LFM2, "--device", "b200")
-    assert r.returncode == 0 and re.search(r"^planned, not runnable yet: the \w+ engine lacks conv$", r.stdout, re.M)
-    doc = json.loads(plan(LFM2, "--device", "b200", "--json").stdout)
-    assert doc["runnable"] is False and doc["missing"] == ["conv"] and not doc["can_be_served"]
+    assert json.loads(plan(LFM2, "--device", "b200", "--json").stdout)["runnable"]
+    assert json.loads(plan(NEMOTRON_H, "--backend", "cpu", "--memory", "400GiB", "--json").stdout)["runnable"]
+    r = plan(NEMOTRON_H, "--device", "b200")
+    assert r.returncode == 0 and re.search(r"^planned, not runnable yet: the \w+ engine lacks norm_groups, ungated$", r.stdout, re.M)
+    doc = json.loads(plan(NEMOTRON_H, "--device", "b200", "--json").stdout)
+    assert doc["runnable"] is False and doc["missing"] == ["norm_groups", "ungated"] and not doc["can_be_served"]
 
 
 def test_gemma_3_of_4b_to_27b_is_planned_by_its_text_config(plan):

@@ -10,6 +10,7 @@
 #include "engine/tables.h"
 
 enum { TR_SEQS = 6, TR_LEN = 64, TR_VOCAB = 77, TR_GROUPS = 2, TR_BLOCK = 8 };
+enum { TR_STATES = 9, TR_CHECKPOINTS = TR_SEQS + TR_SEQS * 20 / STATE_CHUNK };
 enum { TR_BLOCKS = TR_LEN / TR_BLOCK, TR_WORDS = (TR_VOCAB + 31) / 32, TR_BYTES = 1 << 15 };
 
 typedef struct tables_rig {
@@ -23,13 +24,15 @@ typedef struct tables_rig {
     int32_t end[3];
     logit_bias bias[3];
     uint32_t allowed[TR_WORDS];
-    block_copy copies[TR_SEQS * TR_GROUPS];
+    block_copy copies[TR_SEQS * (TR_GROUPS + 1)];
+    batch_checkpoint checkpoints[TR_SEQS][2];
     /* What is read back. */
     tables_store store;
     batch_seq got_seq[TR_SEQS];
     sampling got_params[TR_SEQS];
     int32_t got_tokens[TR_SEQS * TR_LEN];
-    block_copy got_copies[TR_SEQS * TR_GROUPS];
+    block_copy got_copies[TR_SEQS * (TR_GROUPS + 1)];
+    batch_checkpoint got_checkpoints[TR_CHECKPOINTS];
     _Alignas(64) unsigned char bytes[TR_BYTES];
 } tables_rig;
 
@@ -82,28 +85,43 @@ static inline void tr_seq(tables_rig *r, uint32_t i) {
     r->b.n_rows += s->n_rows, r->b.n_logit_rows += s->n_logit_rows;
 }
 
+/* Every second batch is of a model with recurrent layers. */
+static inline void tr_state(tables_rig *r, uint32_t i) {
+    batch_seq *s = &r->seq[i];
+    if (!r->m.n_states) return;
+    s->state = tr_below(r, TR_STATES);
+    s->checkpoints = r->checkpoints[i];
+    for (uint32_t n = STATE_CHUNK; n <= s->first_pos + s->n_rows; n += STATE_CHUNK)
+        if (n > s->first_pos && s->n_checkpoints < 2)
+            r->checkpoints[i][s->n_checkpoints++] =
+                (batch_checkpoint){n, tr_below(r, TR_STATES)};
+}
+
 /* A random batch, keyed by seed. */
 static inline void tr_make(tables_rig *r, uint64_t seed) {
     memset(r, 0, offsetof(tables_rig, bytes));
     r->state = hash_mix(seed) << 20;
-    r->m = (tables_model){TR_VOCAB, TR_GROUPS, TR_BLOCK};
+    r->m = (tables_model){TR_VOCAB, TR_GROUPS, TR_BLOCK, seed % 2 ? TR_STATES : 0};
     r->o = (engine_options){.max_rows = TR_SEQS * 20,
                             .max_seqs = TR_SEQS,
                             .max_logit_rows = TR_SEQS * 20,
                             .max_model_len = TR_LEN,
                             .block_tokens = TR_BLOCK};
-    r->store = (tables_store){r->got_seq, r->got_params, r->got_tokens, r->got_copies};
+    r->store = (tables_store){r->got_seq, r->got_params, r->got_tokens, r->got_copies,
+                              r->got_checkpoints};
     for (uint32_t i = 0; i < 3; i++) {
         r->end[i] = (int32_t)tr_below(r, TR_VOCAB);
         r->bias[i] = (logit_bias){(int32_t)tr_below(r, TR_VOCAB), tr_float(r)};
     }
     for (uint32_t i = 0; i < TR_WORDS; i++) r->allowed[i] = (uint32_t)hash_mix(r->state++);
     r->b = (batch){.seq = r->seq, .n_seqs = tr_below(r, TR_SEQS + 1), .copies = r->copies};
-    for (uint32_t i = 0; i < r->b.n_seqs; i++) tr_seq(r, i);
+    for (uint32_t i = 0; i < r->b.n_seqs; i++) tr_seq(r, i), tr_state(r, i);
     r->b.n_copies = tr_below(r, TR_SEQS * TR_GROUPS + 1);
-    for (uint32_t i = 0; i < r->b.n_copies; i++)
+    for (uint32_t i = 0; i < r->b.n_copies; i++) {
+        const uint32_t group = tr_below(r, TR_GROUPS + (r->m.n_states > 0));
         r->copies[i] = (block_copy){(int32_t)tr_below(r, 99), (int32_t)tr_below(r, 99),
-                                    tr_below(r, TR_GROUPS)};
+                                    group == TR_GROUPS ? ENGINE_COPY_STATE : group};
+    }
 }
 
 /* Its tables, in r->bytes; how many bytes. */

@@ -36,7 +36,7 @@ typedef struct ranks {
 static void *follow_rank_0(void *arg) {
     member *m = arg;
     const tables_model t = {m->model->program.config.n_vocab,
-                            ((cpu_engine *)m->engine)->layout.groups.n, m->opt.block_tokens};
+                            ((cpu_engine *)m->engine)->layout.groups.n, m->opt.block_tokens, 0};
     m->s = follow(m->engine, &m->group, &t, &m->opt, m->steps, m->ledger, &m->error);
     return NULL;
 }

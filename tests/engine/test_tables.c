@@ -60,13 +60,17 @@ static void same_seq(const batch_seq *a, const batch_seq *b) {
             ck_assert_int_eq(a->blocks[g][k], b->blocks[g][k]);
     }
     if (a->sample) same_params(a, b);
+    if (!r.m.n_states) return;
+    ck_assert(a->state == b->state && a->n_checkpoints == b->n_checkpoints);
+    for (uint32_t k = 0; k < a->n_checkpoints; k++)
+        ck_assert_mem_eq(&a->checkpoints[k], &b->checkpoints[k], sizeof *a->checkpoints);
 }
 
 /* Copies come back by group; within a group in order. */
 static void same_copies(const batch *a, const batch *b) {
     uint32_t at = 0;
     ck_assert_uint_eq(a->n_copies, b->n_copies);
-    for (uint32_t g = 0; g < TR_GROUPS; g++)
+    for (uint32_t g = 0; g <= ENGINE_COPY_STATE; g++)
         for (uint32_t i = 0; i < a->n_copies; i++) {
             if (a->copies[i].group != g) continue;
             ck_assert_mem_eq(&a->copies[i], &b->copies[at], sizeof(block_copy));
@@ -125,11 +129,11 @@ START_TEST(the_layout_is_the_one_that_the_header_draws) {
     ck_assert_uint_eq(t.token, 256);
     ck_assert_uint_eq(t.from, 320);
     ck_assert_uint_eq(t.pos, 384);
-    ck_assert_uint_eq(t.gathered, 704);
-    ck_assert_uint_eq(t.blocks[0], 768);
-    ck_assert_uint_eq(t.lists, 832);
+    ck_assert_uint_eq(t.gathered, 768);
+    ck_assert_uint_eq(t.blocks[0], 832);
+    ck_assert_uint_eq(t.lists, 896);
     ck_assert_uint_eq(sizeof(tables_sampling), 100);
-    ck_assert_uint_eq(sizeof(tables_head), 80);
+    ck_assert_uint_eq(sizeof(tables_head), 88);
 }
 END_TEST
 
@@ -164,13 +168,14 @@ static void refused_with(uint64_t at, uint32_t value) {
 START_TEST(tables_that_contradict_themselves_are_refused) {
     uint64_t seed = 0;
     do tr_make(&r, seed++);
-    while (r.b.n_seqs < 3 || !r.seq[1].allowed || !sampling_penalises(&r.params[1]) ||
-           r.seq[1].input_from >= 0 || !r.params[1].n_bias);
+    while (r.b.n_seqs < 3 || !r.m.n_states || !r.seq[1].n_checkpoints || !r.seq[1].allowed ||
+           !sampling_penalises(&r.params[1]) || r.seq[1].input_from >= 0 ||
+           !r.params[1].n_bias);
     const tables_shape s = tables_measure(&r.m, &r.b);
     const tables_at t = tables_lay(TR_GROUPS, &s);
     const uint64_t one = t.sampling + sizeof(tables_sampling); /* of entry 1 */
     refused_with(offsetof(tables_head, magic), 7);
-    refused_with(offsetof(tables_head, version), 2);
+    refused_with(offsetof(tables_head, version), 1);
     refused_with(offsetof(tables_head, n_groups), 3);
     refused_with(offsetof(tables_head, block_tokens), 16);
     refused_with(offsetof(tables_head, n_rows), r.b.n_rows + 1);
@@ -183,6 +188,12 @@ START_TEST(tables_that_contradict_themselves_are_refused) {
     refused_with(t.entry, 1);
     refused_with(t.from, (uint32_t)-2);
     refused_with(t.gathered, (uint32_t)-1);
+    refused_with(t.state + 4, TR_STATES);
+    refused_with(t.state + 4, (uint32_t)-1);
+    refused_with(t.checkpoints, TR_SEQS);
+    refused_with(t.checkpoints + 4, TR_LEN + 1);
+    refused_with(t.checkpoints + 8, TR_STATES);
+    refused_with(offsetof(tables_head, shape.n_checkpoints), 1u << 20);
     refused_with(one + offsetof(tables_sampling, logit_row), 60);
     refused_with(one + offsetof(tables_sampling, position), 0);
     refused_with(one + offsetof(tables_sampling, n_score), 99);

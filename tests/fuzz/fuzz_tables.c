@@ -7,12 +7,13 @@
 
 static void check_all(const tables_rig *r, const batch *b) {
     uint32_t rows = 0, logits = 0;
-    CHECK(b->n_seqs <= TR_SEQS && b->n_copies <= TR_SEQS * TR_GROUPS);
+    CHECK(b->n_seqs <= TR_SEQS && b->n_copies <= TR_SEQS * (TR_GROUPS + 1));
     for (uint32_t i = 0; i < b->n_seqs; i++) {
         const batch_seq *s = &b->seq[i];
         CHECK(s->first_row == rows && s->n_rows > 0 && s->first_pos + s->n_rows <= TR_LEN);
         CHECK(s->n_logit_rows <= s->n_rows && (!s->sample || (s->params && s->n_logit_rows)));
         CHECK(s->n_blocks[0] <= TR_BLOCKS);
+        CHECK(s->state < TR_STATES && s->n_checkpoints <= TR_CHECKPOINTS);
         rows += s->n_rows;
         logits += s->n_logit_rows;
         for (uint32_t k = 0; s->sample && k < s->params->n_bias; k++)
