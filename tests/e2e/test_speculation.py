@@ -174,11 +174,12 @@ def test_slots_say_so(on):
     assert all(s["speculative"] is True for s in on.http.get("/slots").json())
 
 
-@pytest.mark.parametrize("kv", ["int4", "int8"])
-def test_types_of_the_cache_with_codes_say_the_same(kv):
+@pytest.mark.parametrize("way", [["--kv-cache-dtype=int4"], ["--kv-cache-dtype=int8"], ["--tensor-parallel-size=3", "--threads=3"]],
+                         ids=["int4", "int8", "ranks"])
+def test_other_engines_say_the_same(way):
     said = {}
     for option in ("off", "lookup"):
-        d = Daemon(*SMALL, f"--kv-cache-dtype={kv}", f"--speculative={option}")
+        d = Daemon(*SMALL, *way, f"--speculative={option}")
         try:
             said[option] = [plain(ask(d, case)) for case in ("greedy", "sampled logprobs", "json")]
             guessed = metrics(d)["vramd_speculative_accepted_tokens_total"]
