@@ -5,7 +5,7 @@
 
 static const dtype packed_types[] = {DT_Q8_0, DT_Q4_0, DT_Q4_1};
 
-START_TEST(three_types_stay_packed_and_floats_become_16_bits) {
+START_TEST(blocks_of_32_stay_packed_and_floats_become_16_bits) {
     for (int i = 0; i < 3; i++) {
         ck_assert(cu_matrix_is_packed(packed_types[i]));
         ck_assert(cu_matrix_supports(packed_types[i], 32));
@@ -24,7 +24,8 @@ START_TEST(three_types_stay_packed_and_floats_become_16_bits) {
         ck_assert_uint_eq(cu_matrix_bytes(floats[i], 128256, 4096), size * 128256 * 4096);
     }
     ck_assert(cu_matrix_supports(DT_Q4_K, 256) && cu_matrix_supports(DT_Q6_K, 512));
-    ck_assert(!cu_matrix_supports(DT_Q4_K, 128) && !cu_matrix_supports(DT_IQ3_S, 256));
+    ck_assert(cu_matrix_supports(DT_IQ3_S, 256)); /* as Q8_0 */
+    ck_assert(!cu_matrix_supports(DT_Q4_K, 128) && !cu_matrix_supports(DT_NVFP4, 256));
     ck_assert(!cu_matrix_supports(DT_NONE, 256));
 }
 END_TEST
@@ -65,7 +66,7 @@ START_TEST(quantised_activations_take_the_same_bytes_for_any_few_rows) {
 }
 END_TEST
 
-CHECK_MAIN("matrix", three_types_stay_packed_and_floats_become_16_bits,
+CHECK_MAIN("matrix", blocks_of_32_stay_packed_and_floats_become_16_bits,
            packing_keeps_the_bytes_of_the_file_where_nothing_is_padded,
            padding_goes_to_16_outputs_and_64_inputs,
            quantised_activations_take_the_same_bytes_for_any_few_rows)

@@ -80,7 +80,7 @@ def test_blocks_by_keys(page, daemon):
         page.open(daemon.url)
         page.live()
         page.wait(lambda: len(rows(page)) == 2)
-        page.wait(lambda: page.js("return document.querySelector('canvas.blocks').height > 20"))
+        page.wait(lambda: page.js("return document.querySelector('canvas.blocks')?.height > 20"))
         page.js("document.querySelector('canvas.blocks').focus()")
         seen, marked = set(), 0
         for _ in range(12):
