@@ -32,7 +32,7 @@ def speed(path, activations, body, measured):
 
 
 def quantise(source, out, kind, method, how, imatrix):
-    """how: options of a method with a text. imatrix: the importance matrix of that text, a file that the first one who needs it writes."""
+    """how: options of a method with a text. imatrix: the importance matrix of that text, a file that the first row with it writes."""
     if method == "imatrix":
         how = ["--imatrix", imatrix] if imatrix.exists() else [*how, "--write-imatrix", imatrix]
     vramd("quantize", source, out, "--force", "--type", kind, *([] if method == "rtn" else ["--method", method, *how]))

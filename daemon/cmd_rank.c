@@ -123,7 +123,7 @@ int cmd_rank(int argc, char **argv) {
     err e;
     if (args_take_word(&argc, argv, "--help")) {
         puts("usage: vramd rank N\n\n"
-             "One of the processes that share a model: vramd serve --tensor-parallel-size "
+             "One of the processes that share a model: vramd serve with tensor_parallel_size "
              "starts\n"
              "them, with the memory that they share as descriptor 3. There is no use in "
              "starting\n"

@@ -311,8 +311,8 @@ uint32_t sched_draft_room(const sched *, sched_id);
 /* What a step is predicted to take. */
 const cost_model *sched_step_cost(const sched *);
 /* Guesses of the n tokens that follow the known ones of a sequence; copied, and instead of
- * earlier ones. The next step that has its row has rows to verify them, too, as far as there is
- * room beside other rows and in free blocks, and time by itl_slo_us. Returns how many may be verified: at most
+ * earlier ones. The next step that has its row has rows to verify them, too, as far as other
+ * rows, free blocks and itl_slo_us leave rows for them. Returns how many may be verified: at most
  * SCHED_MAX_DRAFT, fewer before max_tokens, and 0 unless the sequence decodes and is in no
  * uncommitted step that samples. Forgotten when the sequence is preempted or paused. */
 uint32_t sched_draft(sched *, sched_id, const int32_t *guess, uint32_t n);

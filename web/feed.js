@@ -11,7 +11,7 @@ const FIRST_WAIT_S = 1, LONGEST_WAIT_S = 10, SILENCE_MS = 40e3, POINT_MS = 2000,
 export const feed = { phase: 'connecting', note: '', retry_at: 0, seen_at: 0, account: null, points: [], models: [], places: null };
 
 const listeners = new Set();
-let control = null, wait_s = FIRST_WAIT_S, timer = 0, silence = 0, hidden = 0, origin = 0, told = 0, learning = false;
+let control = null, wait_s = FIRST_WAIT_S, timer = 0, silence = 0, hidden = 0, origin = 0, frame = 0, learning = false;
 
 export function listen(run) {
   listeners.add(run);
@@ -19,14 +19,14 @@ export function listen(run) {
 
 /* At once for a change of phase; else with the next picture of the screen. */
 export function tell() {
-  if (told) return;
-  told = requestAnimationFrame(() => {
-    told = 0;
+  if (frame) return;
+  frame = requestAnimationFrame(() => {
+    frame = 0;
     for (const run of listeners) run(feed);
   });
   if (document.hidden) { /* no pictures then: the account is kept all the same */
-    cancelAnimationFrame(told);
-    told = 0;
+    cancelAnimationFrame(frame);
+    frame = 0;
   }
 }
 

@@ -240,8 +240,8 @@ static uint32_t undone_guesses(const runner *r, uint32_t pos) {
     return at + 2 < r->state_chunk ? r->state_chunk - 2 - at : 0;
 }
 
-/* Before a step is planned: what it may verify. A sequence that has ended since, or is paused, has room
- * for no guess, and its job is not looked at. */
+/* Before a step is planned: what it may verify. A sequence that has ended since, or is paused, may
+ * verify none, and its job is not looked at. */
 static void guess_next(runner *r) {
     draft *x;
     drafter_begin(r->drafter);

@@ -1,4 +1,4 @@
-/* The page's files, and what a browser is told with them. */
+/* The page's files, and what a browser is sent with them. */
 #include "api/web.h"
 
 #include "api/web_files.h"

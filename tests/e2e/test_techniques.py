@@ -19,13 +19,13 @@ def test_the_tables_are_made_of_the_results():
         assert lines == want, name
 
 
-def test_weights_have_bytes_speed_and_loss():
+def test_weights_have_bytes_speed_and_loss(monkeypatch):
     body = lambda n_prompt, n_output: b.body(random.Random(1), min(n_prompt, 40), n_output, 0)
-    kinds = [("F32", "rtn", "f32"), ("Q4_0", "imatrix", "int8")]
+    monkeypatch.setattr(b.weights, "ROWS", [("F32", "rtn", "f32"), ("Q4_0", "imatrix", "int8")])
     doc = {"model_file": "m", "threads": 1, "machine": {"cpu": "c"}}
-    rows = b.weights.run(300, 600, body, "quality", rows=kinds)
+    rows = list(b.weights.run(300, 600, body, "quality"))
     assert b.weights.table(rows, doc).count("| not measured ") == 4  # the speeds
-    rows = b.weights.run(300, 600, body, "speed", rows, kinds)
+    rows = list(b.weights.run(300, 600, body, "speed", rows))
     assert rows[0]["kl"]["value"] == 0 and 0 < rows[1]["kl"]["value"] < 1 and rows[1]["top1"]["value"] > 0.5
     assert rows[0]["bytes"] > 5.5 * rows[1]["bytes"]
     assert all(r["bytes"] == r["ledger_bytes"] and r["prefill_tokens_per_s"] > 0 and r["decode_tokens_per_s"] > 0 for r in rows)

@@ -319,7 +319,7 @@ START_TEST(a_meeting_has_a_deadline) {
     ck_assert_msg(took > 250000 && took < 3000000, "%llu us", (unsigned long long)took);
     ck_assert_int_eq(group_error(&g, &e), ERR_DEVICE);
     ck_assert_str_eq(e.text, "rank 1 of 2 did not answer within 300 ms");
-    /* It comes too late, and is told so at once. */
+    /* It comes too late, and learns it at once. */
     ck_assert_int_eq(group_join(&other, memory, n, 1, "1.0", &e), OK);
     ck_assert(!group_meet(&other));
     ck_assert_uint_eq(group_await(&other), 0);
