@@ -66,6 +66,11 @@ function models_row() {
   return { el, update };
 }
 
+/* Cards have their heights when the picture of the blocks was drawn and measured: they are shown then, and nothing moves. */
+function in_frames(n, run) {
+  requestAnimationFrame(() => (n > 1 ? in_frames(n - 1, run) : run()));
+}
+
 export function memory_view() {
   let account = null, picked = null;
   const chosen = () => picked;
@@ -79,14 +84,16 @@ export function memory_view() {
   const ledger = ledger_card(), blocks = blocks_card({ chosen, on_pick }), sequences = sequences_card({ chosen, on_pick });
   const kv = kv_history(() => account), total = total_history(), tier = tier_row(), models = models_row();
   const history = card('history', 'last_minutes', null, kv.el, total.el);
-  const el = h('div', { class: 'view memory' }, questions.el,
-    h('div', { class: 'pair' }, h('div', { class: 'column' }, blocks.el, sequences.el, tier.el), h('div', { class: 'column' }, ledger.el, history, models.el)));
+  const cards = h('div', { class: 'pair unseen' }, h('div', { class: 'column' }, blocks.el, sequences.el, tier.el), h('div', { class: 'column' }, ledger.el, history, models.el));
+  const el = h('div', { class: 'view memory' }, questions.el, cards);
   const update = (feed) => {
     account = feed.account;
     if (!account) return;
     for (const part of [questions, ledger, blocks, sequences, tier, models]) part.update(account);
     kv.update(feed.points, Date.now());
     total.update(feed.points, Date.now());
+    const has_picture = account.blocks.length || !account.memory.kv?.groups?.length;
+    if (has_picture && cards.classList.contains('unseen')) in_frames(3, () => cards.classList.remove('unseen'));
   };
   return { el, update, recolour: blocks.recolour };
 }

@@ -103,7 +103,7 @@ class Browser:
 
     def live(self):
         self.wait_text("#status", "Serving")
-        self.wait(lambda: self.text(".of-kv .big"))
+        self.wait(lambda: self.text(".of-kv .big") and self.js("return !document.querySelector('.unseen')"))
 
     def errors(self):
         """What the console has had since the last call."""
