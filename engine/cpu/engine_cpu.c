@@ -170,13 +170,18 @@ static void cpu_close(engine *head) {
     free(e);
 }
 
+static bool same_shape(const group_shape *a, const group_shape *b) {
+    return a->n_ranks == b->n_ranks && a->step_bytes == b->step_bytes &&
+           a->values_bytes == b->values_bytes && a->logits_bytes == b->logits_bytes;
+}
+
 /* The group's memory was made for this program. */
 static status check_group(const cpu_engine *e, err *er) {
     const group_shape *want = &e->layout.shared;
     const group *g = e->opt.group;
     if (!want->n_ranks && !g) return OK;
     if (want->n_ranks && g && g->rank == e->program->part.rank &&
-        memcmp(&group_head_of(g)->shape, want, sizeof *want) == 0)
+        same_shape(&group_head_of(g)->shape, want))
         return OK;
     return err_set(er, ERR_UNAVAILABLE,
                    "rank %u of %u: the memory of the group is of another model "
