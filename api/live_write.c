@@ -168,40 +168,26 @@ static bool differs(const seq_view *a, const seq_view *b) {
 }
 
 static void write_changed(json_diff *o, const memory_view *now, const memory_view *was) {
-    buf *b = o->out;
-    const size_t before = b->len;
-    json_diff_name(o, "set");
-    buf_addc(b, '[');
-    const size_t empty = b->len;
+    const size_t list = json_diff_open_array(o, "set");
     for (size_t i = 0; i < now->n_sequences; i++) {
         const seq_view *s = &now->sequence[i], *old = find(was, s->id, i);
         if (old && !differs(s, old)) continue;
-        json_diff one = {b, !old};
+        json_diff one = {o->out, !old};
         const size_t at = json_diff_open(&one, NULL);
         memory_sequence_write(&one, s, old ? old : s);
         json_diff_close(&one, at);
     }
-    if (b->len == empty)
-        b->len = before;
-    else
-        buf_addc(b, ']');
+    json_diff_close_array(o, list);
 }
 
 static void write_gone(json_diff *o, const memory_view *now, const memory_view *was) {
-    buf *b = o->out;
-    const size_t before = b->len;
-    json_diff_name(o, "gone");
-    buf_addc(b, '[');
-    const size_t empty = b->len;
+    const size_t list = json_diff_open_array(o, "gone");
     for (size_t i = 0; i < was->n_sequences; i++) {
         if (find(now, was->sequence[i].id, i)) continue;
-        if (b->len > empty) buf_addc(b, ',');
-        json_u64(b, was->sequence[i].id);
+        json_diff_name(o, NULL);
+        json_u64(o->out, was->sequence[i].id);
     }
-    if (b->len == empty)
-        b->len = before;
-    else
-        buf_addc(b, ']');
+    json_diff_close_array(o, list);
 }
 
 static void write_sequences(json_diff *o, const memory_view *now, const memory_view *was) {
@@ -256,21 +242,15 @@ static void write_pool(buf *b, const pool_picture *now, const pool_picture *was)
 }
 
 static void write_blocks(json_diff *o, const kv_picture *now, const kv_picture *was) {
-    buf *b = o->out;
-    const size_t before = b->len;
-    json_diff_name(o, "blocks");
-    buf_addc(b, '[');
-    const size_t empty = b->len;
+    const size_t list = json_diff_open_array(o, "blocks");
     for (uint32_t i = 0; i < now->n_groups; i++) {
         const pool_picture *old = o->whole || i >= was->n_groups ? NULL : &was->group[i];
         if (old && same_pool(&now->group[i], old)) continue;
-        buf_addf(b, "%s{\"group\":%" PRIu32 ",", b->len > empty ? "," : "", i);
-        write_pool(b, &now->group[i], old);
+        json_diff_name(o, NULL);
+        buf_addf(o->out, "{\"group\":%" PRIu32 ",", i);
+        write_pool(o->out, &now->group[i], old);
     }
-    if (b->len == empty && !o->whole)
-        b->len = before;
-    else
-        buf_addc(b, ']');
+    json_diff_close_array(o, list);
 }
 
 static void write_states(json_diff *o, const pool_picture *now, const pool_picture *was) {

@@ -22,10 +22,11 @@ static size_t open_with(json_diff *o, const char *name, char bracket) {
     return at;
 }
 
-/* A patch without members is none. */
+/* A patch without members or elements is none. */
 static void close_with(json_diff *o, size_t at, char bracket) {
     buf *b = o->out;
-    if (!o->whole && !b->failed && b->len && b->ptr[b->len - 1] == '{')
+    const char last = b->failed || !b->len ? 0 : b->ptr[b->len - 1];
+    if (!o->whole && (last == '{' || last == '['))
         b->len = at;
     else
         buf_addc(b, bracket);
@@ -42,6 +43,13 @@ size_t json_diff_open_list(json_diff *o, const char *name) {
 }
 void json_diff_close_list(json_diff *o, size_t at) {
     close_with(o, at, o->whole ? ']' : '}');
+}
+
+size_t json_diff_open_array(json_diff *o, const char *name) {
+    return open_with(o, name, '[');
+}
+void json_diff_close_array(json_diff *o, size_t at) {
+    close_with(o, at, ']');
 }
 
 size_t json_diff_element(json_diff *o, const char *member, str name) {

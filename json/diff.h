@@ -26,6 +26,11 @@ void json_diff_close_list(json_diff *, size_t at);
 /* member: what the name is called where the list is whole; NULL: it is not said there. */
 size_t json_diff_element(json_diff *, const char *member, str name);
 
+/* A member that is a list in a patch, too, of what has changed; json_diff_name without a name begins an
+ * element. */
+size_t json_diff_open_array(json_diff *, const char *name);
+void json_diff_close_array(json_diff *, size_t at);
+
 void json_diff_u64(json_diff *, const char *name, uint64_t now, uint64_t was);
 void json_diff_i64(json_diff *, const char *name, int64_t now, int64_t was);
 void json_diff_bool(json_diff *, const char *name, bool now, bool was);
@@ -34,7 +39,7 @@ void json_diff_str(json_diff *, const char *name, const char *now, const char *w
 /* In thousandths: 1234 is 1.234. */
 void json_diff_milli(json_diff *, const char *name, uint64_t now, uint64_t was);
 void json_diff_null(json_diff *, const char *name, bool was_null);
-/* Appends "name":, with a comma before it where one is due; the value follows. */
+/* Appends "name":, with a comma before it where one is due; the value follows. NULL: the comma alone. */
 void json_diff_name(json_diff *, const char *name);
 
 #endif
