@@ -92,11 +92,11 @@ void cost_observe(cost_model *c, step_work w, double us) {
     }
     const double scale = guess > 0 && cost_ready(c) ? guess : us > 1 ? us : 1;
     const double weight = 1 / (scale * scale); /* errors count in proportion */
-    const double kept = c->lasting ? 1 : FADE;
+    const double stays = c->lasting ? 1 : FADE;
     for (int i = 0; i < COST_TERMS; i++) {
         for (int j = 0; j < COST_TERMS; j++)
-            c->xx[i][j] = kept * c->xx[i][j] + weight * x[i] * x[j];
-        c->xy[i] = kept * c->xy[i] + weight * x[i] * us;
+            c->xx[i][j] = stays * c->xx[i][j] + weight * x[i] * x[j];
+        c->xy[i] = stays * c->xy[i] + weight * x[i] * us;
     }
     c->n++;
     fit(c);

@@ -52,7 +52,7 @@ static void open_member(ranks *r, uint32_t i, const model *whole, const engine_o
         const uint64_t n = group_lay(&l.shared).bytes;
         r->memory = aligned_alloc(4096, n);
         ck_assert_ptr_nonnull(r->memory);
-        memset(r->memory, 0xff, n); /* values that nobody wrote are NaN */
+        memset(r->memory, 0xff, n); /* values that no rank has written are NaN */
         memset(r->memory, 0, group_lay(&l.shared).step);
         group_init(&m->group, r->memory, &l.shared, "test");
         cpu_layout_clear(&l);
