@@ -293,9 +293,10 @@ bool logged_store_next(step_log *l, sched *s, sched_chunk *out) {
     return logged_bool(l, RECORD_STORE_NEXT, sched_store_next(s, out));
 }
 
-void logged_store_done(step_log *l, sched *s, const sched_chunk *c, uint64_t bytes) {
-    sched_store_done(s, c, bytes);
+bool logged_store_done(step_log *l, sched *s, const sched_chunk *c, uint64_t bytes) {
+    const bool added = sched_store_done(s, c, bytes);
     if (l) add(l, &(record){.kind = RECORD_STORE_DONE, .value = bytes});
+    return added;
 }
 
 bool logged_tier_evict(step_log *l, sched *s, uint64_t bytes, uint64_t hash[2]) {

@@ -42,7 +42,7 @@ void logged_tier_switch(step_log *, sched *, bool on);
 bool logged_load_next(step_log *, sched *, sched_chunk *);
 void logged_load_done(step_log *, sched *, const sched_chunk *, bool filled);
 bool logged_store_next(step_log *, sched *, sched_chunk *);
-void logged_store_done(step_log *, sched *, const sched_chunk *, uint64_t bytes);
+bool logged_store_done(step_log *, sched *, const sched_chunk *, uint64_t bytes);
 bool logged_tier_evict(step_log *, sched *, uint64_t bytes, uint64_t hash[2]);
 bool logged_tier_forget(step_log *, sched *, const uint64_t *salt, uint32_t *at,
                         uint64_t hash[2], uint64_t *bytes);

@@ -228,6 +228,7 @@ sched *sched_init(void *mem, const sched_config *cfg) {
 
     for (uint32_t k = 0; k < cfg->n_groups; k++) init_group(s, k);
     if (cfg->tier_chunks > 0) tier_init(&s->tier);
+    s->store_on = NO_CHUNK;
     if (cfg->state_slots > 0) state_init(s);
     s->running = s->preempted = s->prefilling = s->parked =
         (slot_list){.head = NO_SLOT, .tail = NO_SLOT, .n = 0};

@@ -384,10 +384,14 @@ bool sched_load_blocks(const sched *, sched_chunk *);
 void sched_load_done(sched *, const sched_chunk *, bool filled);
 /* The next chunk to write. False: none. */
 bool sched_store_next(sched *, sched_chunk *out);
-/* bytes: what it takes in the tier; 0: it could not be written. */
-void sched_store_done(sched *, const sched_chunk *, uint64_t bytes);
-/* True: the chunk to remove, so that there is a place for so many bytes more. */
+/* bytes: what it takes in the tier; 0: it could not be written. False: the tier does not have it, and
+ * what was written is to be removed. */
+bool sched_store_done(sched *, const sched_chunk *, uint64_t bytes);
+/* True: the chunk to remove, so that there is a place for so many bytes more. Never the one that the
+ * store under way hangs on. */
 bool sched_tier_evict(sched *, uint64_t bytes, uint64_t hash[2]);
+/* Whether there is a place for so many bytes more. */
+bool sched_tier_fits(const sched *, uint64_t bytes);
 
 /* The next chunk to remove for good, from entry *at of the index on, which starts as 0 and moves
  * behind it: those of a salt, or all. False: none is left. Meanwhile the tier must be off, and no store

@@ -252,6 +252,7 @@ struct sched {
     /* The tier: all of it only where cfg.tier_chunks > 0. */
     tier tier;
     bool tier_off;
+    uint32_t store_on; /* what the store under way hangs on, or NO_CHUNK */
     uint32_t n_loading;
     uint64_t n_loads;
     seq_load *load;    /* [max_seqs] */

@@ -110,9 +110,9 @@ void tier_lose(tier *t, uint32_t i) {
 
 /* Behind gaps nothing can be found: what hangs on them is as good as lost, but it goes by its own
  * age, like every other. */
-uint32_t tier_coldest(const tier *t) {
+uint32_t tier_coldest(const tier *t, uint32_t keep) {
     uint32_t i = t->oldest;
-    while (i != NO_CHUNK && (t->chunk[i].bytes == 0 || t->chunk[i].n_children > 0))
+    while (i != NO_CHUNK && (i == keep || t->chunk[i].bytes == 0 || t->chunk[i].n_children > 0))
         i = t->chunk[i].newer;
     return i;
 }

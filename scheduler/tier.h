@@ -47,8 +47,8 @@ bool tier_add(tier *, const prefix_hash *, const prefix_hash *parent, uint64_t s
 void tier_use(tier *, uint32_t chunk);
 /* It is not there any more. */
 void tier_lose(tier *, uint32_t chunk);
-/* The least recently used chunk that nothing hangs on, or NO_CHUNK. */
-uint32_t tier_coldest(const tier *);
+/* The least recently used chunk that nothing hangs on, but for keep; or NO_CHUNK. */
+uint32_t tier_coldest(const tier *, uint32_t keep);
 /* CHECKs trees, order, buckets and counts. */
 void tier_audit(const tier *);
 

@@ -167,6 +167,7 @@ bool sched_store_next(sched *s, sched_chunk *out) {
             continue;
         }
         if (!adds(s, &x->hash, groups)) continue; /* another sequence was first */
+        s->store_on = p ? tier_find(&s->tier, p) : NO_CHUNK;
         *out = (sched_chunk){.hash = {x->hash.h[0], x->hash.h[1]},
                              .parent = {x->parent.h[0], x->parent.h[1]},
                              .salt = x->salt,
@@ -185,11 +186,23 @@ bool sched_store_next(sched *s, sched_chunk *out) {
     return false;
 }
 
-void sched_store_done(sched *s, const sched_chunk *c, uint64_t bytes) {
-    const bool added = bytes > 0 && sched_tier_add(s, c->hash, c->chunk > 0 ? c->parent : NULL,
-                                                   c->salt, c->groups, bytes);
+bool sched_tier_fits(const sched *s, uint64_t bytes) {
+    return s->tier.bytes + bytes <= s->cfg.tier_bytes && s->tier.free != NO_CHUNK;
+}
+
+/* What it hangs on may have gone meanwhile: it could not be read. */
+bool sched_store_done(sched *s, const sched_chunk *c, uint64_t bytes) {
+    const prefix_hash h = {{c->hash[0], c->hash[1]}};
+    const bool added =
+        bytes > 0 && sched_tier_fits(s, bytes) &&
+        sched_tier_add(s, c->hash, c->chunk > 0 ? c->parent : NULL, c->salt, c->groups, bytes);
+    const uint32_t other = bytes > 0 && !added ? tier_find(&s->tier, &h) : NO_CHUNK;
+    if (other != NO_CHUNK) tier_lose(&s->tier, other); /* of fewer groups; its file is gone */
+    s->store_on = NO_CHUNK;
     s->count.kv_tier_stores += added;
-    s->count.kv_tier_store_errors += !added;
+    s->count.kv_tier_store_errors += bytes == 0;
+    s->count.kv_tier_dropped += bytes > 0 && !added;
+    return added;
 }
 
 /* ---- the tier itself ---- */
@@ -208,8 +221,7 @@ void sched_tier_switch(sched *s, bool on) {
 
 bool sched_tier_evict(sched *s, uint64_t bytes, uint64_t hash[2]) {
     tier *t = &s->tier;
-    const bool fits = t->bytes + bytes <= s->cfg.tier_bytes && t->free != NO_CHUNK;
-    const uint32_t i = fits ? NO_CHUNK : tier_coldest(t);
+    const uint32_t i = sched_tier_fits(s, bytes) ? NO_CHUNK : tier_coldest(t, s->store_on);
     if (i == NO_CHUNK) return false;
     memcpy(hash, t->chunk[i].hash.h, sizeof t->chunk[i].hash.h);
     tier_lose(t, i);

@@ -556,8 +556,10 @@ static void end_store(kv_tier *t) {
     if (state_of(t, j) != DONE) return;
     if (t->drops) return; /* kv_tier_forget_on ends it */
     if (j->result != OK) note_error(t, j, "writing");
-    logged_store_done(t->m->log, t->m->sched, &j->c,
-                      j->result == OK ? kv_file_bytes(&t->shape, j->c.groups) : 0);
+    if (!logged_store_done(t->m->log, t->m->sched, &j->c,
+                           j->result == OK ? kv_file_bytes(&t->shape, j->c.groups) : 0) &&
+        j->result == OK)
+        remove_chunk(t, j->c.hash);
     set_state(t, j, EMPTY);
 }
 
@@ -575,7 +577,13 @@ static void begin_store(kv_tier *t) {
     while (j->n_evict < EVICT_AT_ONCE &&
            logged_tier_evict(t->m->log, t->m->sched, bytes, j->evict[j->n_evict]))
         j->n_evict++;
-    set_state(t, j, QUEUED);
+    if (sched_tier_fits(t->m->sched, bytes)) {
+        set_state(t, j, QUEUED);
+        return;
+    }
+    /* Of the rest nothing may go: this text is longer than the tier. */
+    for (uint32_t i = 0; i < j->n_evict; i++) remove_chunk(t, j->evict[i]);
+    logged_store_done(t->m->log, t->m->sched, &j->c, bytes);
 }
 
 /* ---- forgetting ---- */

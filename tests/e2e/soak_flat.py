@@ -161,8 +161,9 @@ def load_with_controls(daemon, binary, rng, first, n, until=None):
     return result
 
 
-def soak(daemon, binary, n, first=0):
-    """n requests in segments: (samples, most, counts). Asserts that answers are right and that the ledger keeps the plan."""
+def soak(daemon, binary, n, folder, first=0):
+    """n requests in segments: (samples, most, counts). Asserts that answers are right, that the ledger keeps the plan, and that the folder of
+    the disk tier has the files that the account has."""
     pid, rng, counts, samples = daemon.process.pid, random.Random(n), {}, []
     watch = Watch(pid)
     watch.start()
@@ -182,8 +183,11 @@ def soak(daemon, binary, n, first=0):
     m = daemon.memory()
     assert m["peak_bytes"] <= m["plan_bytes"] and m["sequences"] == []
     if "disk" in m["kv"]:
-        counts |= {f"disk {k}": m["kv"]["disk"][k] for k in ("loads", "stores", "evictions")}
-        assert m["kv"]["disk"]["load_errors"] == m["kv"]["disk"]["store_errors"] == 0 and m["kv"]["disk"]["bytes"] <= DISK_BYTES
+        disk = m["kv"]["disk"]
+        counts |= {f"disk {k}": disk[k] for k in ("loads", "stores", "evictions")}
+        assert disk["load_errors"] == disk["store_errors"] == 0, disk
+        files = [f.stat().st_size for f in folder.glob("**/*.kv")]
+        assert (len(files), sum(files)) == (disk["chunks"], disk["bytes"]) and disk["bytes"] <= DISK_BYTES, (disk, files)
     for c in m["classes"]:
         assert c["ledger_bytes"] <= c["peak_bytes"] <= c["plan_bytes"], c
     return samples, watch.most, counts
@@ -283,8 +287,9 @@ def main():
         bad, rows = [], []
         for i, t in enumerate(types):
             n = a.n // len(types)
-            d, began = Daemon(*options_of(model, t, Path(folder) / f"kv-{t}"), env=KEEP), time.monotonic()
-            samples, most, counts = soak(d, binary, n, n * i)
+            disk = Path(folder) / f"kv-{t}"
+            d, began = Daemon(*options_of(model, t, disk), env=KEEP), time.monotonic()
+            samples, most, counts = soak(d, binary, n, disk, n * i)
             resizes = daemon_counter(d, "vramd_memory_resizes_total")
             d.stop()
             rows.append({**row(t, samples, most, time.monotonic() - began, n), "resizes": resizes,

@@ -32,7 +32,7 @@ def test_memory_is_flat_over_a_hundred_thousand_requests(model, binary, tmp_path
     """Of one type of KV cache, with a disk tier and a budget that moves. make soak-flat has as many of each."""
     d = Daemon(*options_of(model, "f16", tmp_path / "kv"), env=KEEP)
     try:
-        samples, most, counts = soak(d, binary, N)
+        samples, most, counts = soak(d, binary, N, tmp_path / "kv")
         assert counts.pop("wrong") == 0 and counts["requests"] == N and all(counts.values()), counts
     finally:
         d.stop()

@@ -4,7 +4,7 @@
 
 /* As many places as its bytes have, each as large as a chunk can be. */
 static inline void stream_open_host(stream *m) {
-    m->cfg.tier_chunks = 1 + m->cfg.tier_chunks % 12;
+    m->cfg.tier_chunks = 1 + m->cfg.tier_chunks % 4;
     m->cfg.tier_bytes = m->cfg.tier_chunks * STREAM_PLACE;
     m->cfg.store_tokens = m->cfg.chunk_blocks * m->cfg.block_tokens;
 }
@@ -55,7 +55,7 @@ static inline void stream_open(stream *m) {
         m->cfg.group[0].rows_once = false;
         m->n_blocks[0] = m->cfg.group[0].n_blocks = 2 + m->cfg.group[0].n_blocks % 12;
         if (m->resizes) m->cfg.group[0].max_blocks = m->n_blocks[0] + 8;
-        m->cfg.tier_chunks = 1 + stream_take(m, STREAM_CHUNKS - 1);
+        m->cfg.tier_chunks = 1 + stream_take(m, 1 + stream_take(m, STREAM_CHUNKS - 1));
         m->cfg.tier_bytes = 200 + 40 * stream_take(m, 200);
         m->cfg.chunk_blocks = 1 + stream_take(m, 8) / 6 + stream_take(m, 8) / 7;
         m->cfg.store_tokens = stream_take(m, 4) ? 0 : 8;

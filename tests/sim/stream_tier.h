@@ -35,7 +35,13 @@ static inline void stream_store(stream *m) {
     }
     uint32_t n = 0;
     for (uint32_t i = 0; i < STREAM_CHUNKS; i++) n += m->chunk[i].bytes > 0;
-    CHECK(n < m->cfg.tier_chunks || stream_chunk_of(m, c->hash)); /* a place is free for it */
+    if (!sched_tier_fits(m->s, c->bytes)) { /* what it hangs on fills the tier */
+        CHECK(!sched_store_done(m->s, &m->stored, c->bytes));
+        if (stream_chunk_of(m, c->hash)) stream_chunk_of(m, c->hash)->bytes = 0;
+        c->bytes = 0;
+        return;
+    }
+    CHECK(n < m->cfg.tier_chunks);
     m->n_stores++;
 }
 
@@ -49,7 +55,11 @@ static inline void stream_stored(stream *m, bool fails) {
     sched_read(m->s, &was);
     sched_store_done(m->s, &m->stored, fails ? 0 : m->storing.bytes);
     sched_read(m->s, &is);
-    if (is.count.kv_tier_stores > was.count.kv_tier_stores) *c = m->storing;
+    const bool added = is.count.kv_tier_stores > was.count.kv_tier_stores;
+    if (added)
+        *c = m->storing;
+    else if (!fails)
+        c->bytes = 0; /* the file is removed, and with it the one of fewer groups */
     m->storing.bytes = 0;
     CHECK(is.tier_bytes <= m->cfg.tier_bytes && is.tier_chunks <= m->cfg.tier_chunks);
     stream_check(m);

@@ -164,7 +164,7 @@ START_TEST(random_streams_with_a_tier_below_memory_keep_every_promise) {
                          5);
         ck_assert_uint_gt(sum.n_ended, STREAMS);
         ck_assert_uint_gt(sum.n_stores, STREAMS / 2);
-        ck_assert_uint_gt(sum.n_evictions, STREAMS / 50);
+        ck_assert_uint_gt(sum.n_evictions, STREAMS / 100);
         ck_assert_uint_gt(sum.n_loads, STREAMS / 50);
         ck_assert_uint_gt(sum.n_loaded, STREAMS / 200); /* whole beginnings */
         ck_assert_uint_gt(sum.n_failed_loads, STREAMS / 2000);
@@ -218,7 +218,7 @@ START_TEST(random_streams_with_blocks_in_host_memory_keep_every_promise) {
         stream sum = run((kind){.crowded = crowded, .tier = true, .host = true}, 10);
         ck_assert_uint_gt(sum.n_ended, STREAMS);
         ck_assert_uint_gt(sum.n_stores, STREAMS / 8);
-        ck_assert_uint_gt(sum.n_evictions, STREAMS / 100);
+        ck_assert_uint_gt(sum.n_evictions, STREAMS / 200);
         ck_assert_uint_gt(sum.n_loaded, STREAMS / 1000);
         ck_assert_uint_eq(sum.n_failed_loads, 0);
     }
