@@ -190,7 +190,7 @@
     X("engine", U32, tensor_parallel_size, 1, 1, 64, "",                                      \
       "CPU: processes that divide each matrix among them; the same bits (docs/parallel.md)", "", "tp") \
     X("engine", U32, pipeline_parallel_size, 1, 1, 64, "",                                    \
-      "stages that have some layers each: planned, not served", "", "pp")                       \
+      "CPU: stages, processes that have some layers each; the same bits (docs/parallel.md)", "", "pp") \
     X("engine", ENUM, attention, 0, 0, 0, "",                                                 \
       "unfused, on the CPU: scores of all rows, heads and tokens are written out; the same bits (for comparison)", \
       "fused|unfused", "")                                                                    \

@@ -16,6 +16,7 @@
 #include "daemon/args.h"
 #include "daemon/commands.h"
 #include "daemon/plan/rank_plan.h"
+#include "daemon/ranks/rank_cores.h"
 #include "daemon/ranks/rank_note.h"
 #include "daemon/serving.h"
 #include "engine/follow.h"
@@ -55,7 +56,8 @@ static status join(member *r, uint32_t rank, err *e) {
         memory = mmap(NULL, (size_t)st.st_size, PROT_READ | PROT_WRITE, MAP_SHARED, RANK_FD, 0);
     if (memory == MAP_FAILED) {
         err_set(e, ERR_INVALID, "descriptor %d is no memory of a group", RANK_FD);
-        return err_hint(e, "ranks are started by vramd serve --tensor-parallel-size N");
+        return err_hint(e, "ranks are started by vramd serve --tensor-parallel-size N or "
+                           "--pipeline-parallel-size M");
     }
     status s = group_join(&r->group, memory, (uint64_t)st.st_size, rank, VRAMD_VERSION, e);
     if (s != OK) return s;
@@ -81,9 +83,13 @@ static status plan_part(member *r, err *e) {
 static status load(member *r, err *e) {
     machine *m = &r->m;
     const plan *p = &m->ranks[m->rank].plan;
-    const uint64_t bytes = follow_bytes(&m->engine_opt, p->n_groups);
+    const uint64_t bytes = follow_bytes(&r->own->program, &m->engine_opt, p->n_groups);
     status s = ledger_open(&m->ledger, p, e);
     if (s != OK) return s;
+    for (int c = 0; c < MEM_N_CLASSES; c++) {
+        const group_shape *all = &group_head_of(&r->group)->shape;
+        CHECK(ledger_reserve(m->ledger, (mem_class)c, group_share(all, m->rank, (mem_class)c)));
+    }
     CHECK(ledger_reserve(m->ledger, MEM_RUNTIME, terms_sum(&p->terms, MEM_RUNTIME)));
     CHECK(ledger_reserve(m->ledger, MEM_LOADING, m->header_bytes));
     m->engine_opt.group = &r->group;
@@ -109,12 +115,13 @@ static void leave(member *r) {
 
 static status run(member *r, err *e) {
     status s = plan_part(r, e);
+    if (s == OK) rank_stay(r->group.rank, r->group.n_ranks, r->m.engine_opt.n_threads);
     if (s == OK) s = load(r, e);
     group_say(&r->group, s == OK ? GROUP_READY : GROUP_FAILED, s == OK ? NULL : e);
     if (s != OK) return s;
     const tables_model m = {r->m.model->program.config.n_vocab,
                             r->m.ranks[r->m.rank].plan.n_groups, r->m.engine_opt.block_tokens,
-                            0};
+                            engine_states(&r->own->program, &r->m.engine_opt)};
     return follow(r->engine, &r->group, &m, &r->m.engine_opt, r->steps, r->m.ledger, e);
 }
 
@@ -122,12 +129,13 @@ int cmd_rank(int argc, char **argv) {
     static member r; /* large for a stack */
     err e;
     if (args_take_word(&argc, argv, "--help")) {
-        puts("usage: vramd rank N\n\n"
-             "One of the processes that share a model: vramd serve with tensor_parallel_size "
-             "starts\n"
-             "them, with the memory that they share as descriptor 3. There is no use in "
-             "starting\n"
-             "one by hand.");
+        puts(
+            "usage: vramd rank N\n\n"
+            "One of the processes that share a model: vramd serve with tensor_parallel_size or "
+            "pipeline_parallel_size starts\n"
+            "them, with the memory that they share as descriptor 3. There is no use in "
+            "starting\n"
+            "one by hand.");
         return 0;
     }
     const unsigned long rank = argc == 2 ? strtoul(argv[1], NULL, 10) : 0;

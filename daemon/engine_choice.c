@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "daemon/plan/rank_plan.h"
 #include "engine/cuda/backend_cuda.h"
 
 /* The budget of an option, within this memory or, where the plan is for another machine, within
@@ -24,7 +25,7 @@ static status parse(budget *out, const char *option, const char *word, memory_ro
 }
 
 static status choose_cpu(machine *m, const machine_wish *w, err *e) {
-    m->backend = m->opt.tensor_parallel_size > 1 ? &backend_cpu_ranks : &backend_cpu;
+    m->backend = rank_plan_count(&m->opt) > 1 ? &backend_cpu_ranks : &backend_cpu;
     m->on_device = false;
     m->card = NULL;
     snprintf(m->device, sizeof m->device, "cpu");

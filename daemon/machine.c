@@ -139,12 +139,17 @@ static uint32_t states_of(const machine *m) {
 
 /* Ranks on the CPU divide the threads, too. */
 static uint32_t threads_of_rank(const options *o) {
-    const uint32_t n = o->threads / o->tensor_parallel_size;
+    const uint32_t n = o->threads / rank_plan_count(o);
     return n ? n : 1;
 }
 
 static bool speculates(const options *o) {
     return str_eqz(options_word("speculative", o->speculative), "lookup");
+}
+
+/* Steps of stages overlap, unless they verify guesses: what is guessed depends on all that was drawn. */
+static uint32_t depth_of(const options *o) {
+    return o->pipeline_parallel_size > 1 && !speculates(o) ? GROUP_MAX_DEPTH : 1;
 }
 
 /* Once the engine is chosen. */
@@ -172,6 +177,7 @@ static void set_engine_options(machine *m, const machine_wish *w) {
                           .kv_v = kv_type_of("cache_type_v", o->cache_type_v, kv),
                           .batch_invariant = o->batch_invariant,
                           .n_threads = threads_of_rank(o),
+                          .depth = depth_of(o),
                           .hidden = m->pooling != POOL_OFF,
                           .pooling = m->pooling,
                           .keep_logits = w->keep_logits,
@@ -304,6 +310,7 @@ static status resolve(machine *m, const machine_wish *w, err *e) {
                                    .max_waiting_tokens = UINT64_MAX,
                                    .max_model_len = o->max_model_len,
                                    .watermark_permille = o->watermark,
+                                   .apart = m->engine_opt.depth > 1,
                                    .itl_slo_us = (uint64_t)o->itl_slo_ms * 1000,
                                    .ttft_slo_us = ttft_slo_us(o),
                                    .prefix_cache = o->prefix_caching,

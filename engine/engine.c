@@ -46,7 +46,7 @@ const char *cpu_isa_name(cpu_isa isa) {
 }
 
 uint32_t engine_states(const program *p, const engine_options *o) {
-    if (!program_state_bytes(p)) return 0;
+    if (!program_state_bytes(p) && !p->has_states) return 0;
     return o->n_states ? o->n_states : o->max_seqs;
 }
 

@@ -81,6 +81,9 @@ typedef struct engine_options {
     const char *plugin;    /* CUDA: path of vramd-cuda.so; NULL or "": looked for */
     const engine_tap *tap; /* CPU; NULL: nothing is shown */
     struct group *group;   /* CPU, of one rank's program: whose rank it is; borrowed */
+    uint32_t
+        depth; /* CPU, of a program with stages: steps in flight; 0: 1. Then a sequence is in one of
+                       them alone (sched_config.apart) */
 } engine_options;
 
 /* The recurrent state behind the first n_tokens of a sequence, a multiple of STATE_CHUNK that its rows
@@ -201,7 +204,7 @@ struct engine { /* the head of every backend's engine */
     const struct backend *backend;
 };
 
-/* Slots for recurrent states that an engine has: 0 where the program has none. */
+/* Slots for recurrent states that an engine has: 0 where the model has none. */
 uint32_t engine_states(const program *, const engine_options *);
 /* What of a program the backend does not run; empty: it runs all of it. */
 op_set engine_lacks(const backend *, const program *);

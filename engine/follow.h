@@ -8,10 +8,14 @@
 #include "engine/tables.h"
 
 /* What reading steps takes, where the KV cache has so many groups. */
-static inline uint64_t follow_bytes(const engine_options *o, uint32_t n_groups) {
-    const uint64_t seq = sizeof(batch_seq) + sizeof(sampling) + n_groups * sizeof(block_copy) +
+static inline uint64_t follow_bytes(const program *p, const engine_options *o,
+                                    uint32_t n_groups) {
+    const bool states = engine_states(p, o) > 0;
+    const uint64_t seq = sizeof(batch_seq) + sizeof(sampling) +
+                         (n_groups + states) * sizeof(block_copy) +
                          (uint64_t)o->max_model_len * sizeof(int32_t);
-    return (o->max_seqs * seq + 63) & ~63ull;
+    const uint64_t checkpoints = states ? tables_most_checkpoints(o) : 0;
+    return (o->max_seqs * seq + checkpoints * sizeof(batch_checkpoint) + 63) & ~63ull;
 }
 
 /* memory: follow_bytes, 64-byte aligned. l: what the rank holds, shown to rank 0. OK: the group has

@@ -5,6 +5,7 @@
 #include <linux/futex.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -26,32 +27,84 @@ static uint64_t now_ns(void) {
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
+/* ---- places ---- */
+
+static uint64_t region_bytes(const group_shape *s, uint32_t stage) {
+    return align_up(align_up(s->stage[stage].values_bytes, 64) +
+                        s->depth * align_up(s->stage[stage].sent_bytes, 64),
+                    4096);
+}
+
+/* Sums of at most GROUP_MAX * GROUP_MAX_DEPTH such sizes stay below 2^63. */
+static bool is_small(uint64_t bytes) {
+    return bytes <= 1ull << 54;
+}
+
 group_place group_lay(const group_shape *s) {
-    const uint64_t most = 1ull << 62;
     group_place p = {0};
-    if (s->step_bytes > most / 4 || s->values_bytes > most / 4 || s->logits_bytes > most / 4)
-        return p;
+    bool small = is_small(s->step_bytes) && is_small(s->logits_bytes);
+    for (uint32_t i = 0; i < s->n_stages; i++)
+        small &= is_small(s->stage[i].values_bytes) && is_small(s->stage[i].sent_bytes);
+    if (!small) return p;
+    p.step_bytes = align_up(s->step_bytes, 64);
+    p.logits_bytes = align_up(s->logits_bytes, 64);
     p.ranks = align_up(sizeof(group_head), 64);
     p.note = align_up(p.ranks + s->n_ranks * sizeof(group_rank), 64);
     p.step = align_up(p.note + GROUP_NOTE_BYTES, 4096);
-    p.values = align_up(p.step + s->step_bytes, 4096);
-    p.logits = align_up(p.values + s->values_bytes, 4096);
-    p.bytes = align_up(p.logits + s->logits_bytes, 4096);
+    p.stages = align_up(p.step + s->depth * p.step_bytes, 4096);
+    p.logits = p.stages;
+    for (uint32_t i = 0; i < s->n_stages; i++) p.logits += region_bytes(s, i);
+    p.bytes = align_up(p.logits + s->depth * p.logits_bytes, 4096);
     return p;
+}
+
+group_region group_region_of(const group_shape *s, uint32_t stage) {
+    group_region r = {.values = group_lay(s).stages,
+                      .sent_bytes = align_up(s->stage[stage].sent_bytes, 64)};
+    for (uint32_t i = 0; i < stage; i++) r.values += region_bytes(s, i);
+    r.sent = r.values + align_up(s->stage[stage].values_bytes, 64);
+    r.end = r.values + region_bytes(s, stage);
+    return r;
+}
+
+uint64_t group_share(const group_shape *s, uint32_t rank, mem_class c) {
+    const group_place at = group_lay(s);
+    const uint32_t of_stage = s->n_ranks / s->n_stages;
+    if (c == MEM_ACTIVATIONS)
+        return rank % of_stage == 0 ? region_bytes(s, rank / of_stage) : 0;
+    return rank                 ? 0
+           : c == MEM_WORKSPACE ? at.stages
+           : c == MEM_LOGITS    ? at.bytes - at.logits
+                                : 0;
 }
 
 /* ---- a group ---- */
 
 static void open_group(group *g, void *base, const group_shape *s, uint32_t rank) {
+    const uint32_t n = s->n_ranks / s->n_stages, stage = rank / n;
     *g = (group){.base = base,
                  .at = group_lay(s),
+                 .own = group_region_of(s, stage),
+                 .before = stage ? group_region_of(s, stage - 1) : (group_region){0},
                  .rank = rank,
                  .n_ranks = s->n_ranks,
+                 .stage = stage,
+                 .n_stages = s->n_stages,
+                 .first = stage * n,
+                 .n_peers = n,
+                 .depth = s->depth,
                  .deadline_ms = GROUP_DEADLINE_MS};
 }
 
+/* What comes from elsewhere is checked: n_ranks and n_stages are divisors. */
+static bool is_shape(const group_shape *s) {
+    return s->n_ranks >= 1 && s->n_ranks <= GROUP_MAX && s->n_stages >= 1 &&
+           s->n_stages <= s->n_ranks && s->n_ranks % s->n_stages == 0 && s->depth >= 1 &&
+           s->depth <= GROUP_MAX_DEPTH;
+}
+
 void group_init(group *g, void *base, const group_shape *s, const char *build) {
-    CHECK(s->n_ranks >= 1 && s->n_ranks <= GROUP_MAX);
+    CHECK(is_shape(s));
     open_group(g, base, s, 0);
     group_head *h = group_head_of(g);
     h->magic = GROUP_MAGIC;
@@ -72,11 +125,25 @@ status group_join(group *g, void *base, uint64_t n, uint32_t rank, const char *b
         return err_hint(e, "start all ranks from one installation");
     }
     const group_shape s = h->shape;
-    if (s.n_ranks > GROUP_MAX || rank == 0 || rank >= s.n_ranks || group_lay(&s).bytes != n)
+    if (!is_shape(&s) || rank == 0 || rank >= s.n_ranks || group_lay(&s).bytes != n)
         return err_set(e, ERR_UNAVAILABLE, "rank %u: the memory of the group has another size",
                        rank);
     open_group(g, base, &s, rank);
     return OK;
+}
+
+static void populate(const group *g, uint64_t from, uint64_t to) {
+#ifdef MADV_POPULATE_WRITE
+    if (madvise(g->base + from, to - from, MADV_POPULATE_WRITE) == 0) return;
+#endif
+    for (uint64_t at = from; at < to; at += 4096) /* none of it has been used */
+        *(volatile unsigned char *)(g->base + at) = 0;
+}
+
+void group_populate(const group *g) {
+    populate(g, g->at.step, g->at.stages);
+    if (g->own.end > g->own.values) populate(g, g->own.values, g->own.end);
+    if (g->rank == 0 || g->stage + 1 == g->n_stages) populate(g, g->at.logits, g->at.bytes);
 }
 
 /* ---- waiting ---- */
@@ -141,11 +208,6 @@ status group_error(const group *g, err *e) {
 
 /* ---- meetings ---- */
 
-static bool has_come(const group *g, uint32_t rank, unsigned *met) {
-    *met = atomic_load_explicit(&group_rank_of(g, rank)->met, memory_order_acquire);
-    return (int32_t)(*met - g->met) >= 0;
-}
-
 static bool give_up(group *g, uint32_t rank) {
     err e;
     err_set(&e, ERR_DEVICE, "rank %u of %u did not answer within %u ms", rank, g->n_ranks,
@@ -154,17 +216,24 @@ static bool give_up(group *g, uint32_t rank) {
     return false;
 }
 
-static bool wait_for(group *g, uint32_t rank) {
-    atomic_uint *word = &group_rank_of(g, rank)->met;
+/* Until a word of a rank's has come to n. */
+static bool wait_for(group *g, uint32_t rank, atomic_uint *word, unsigned n) {
+    atomic_uint *beat = &group_rank_of(g, rank)->beat;
+    unsigned at, seen = atomic_load_explicit(beat, memory_order_relaxed);
     uint32_t waited = 0;
-    unsigned met;
-    while (!has_come(g, rank, &met)) {
+    for (bool spun = false;;) {
+        at = atomic_load_explicit(word, memory_order_acquire);
+        if ((int32_t)(at - n) >= 0) return true;
         if (group_is_broken(g)) return false;
-        if (waited == 0 && spin_on(word, met)) continue;
+        if (!spun && spin_on(word, at)) continue;
+        spun = true;
+        const unsigned now = atomic_load_explicit(beat, memory_order_relaxed);
+        if (now != seen) waited = 0;
+        seen = now;
         if (waited >= g->deadline_ms) return give_up(g, rank);
-        waited += sleep_on(g, word, met) + 1;
+        group_beat(g);
+        waited += sleep_on(g, word, at) + 1;
     }
-    return true;
 }
 
 bool group_meet(group *g) {
@@ -172,16 +241,27 @@ bool group_meet(group *g) {
     if (group_is_broken(g)) return false;
     atomic_store(&own->met, ++g->met);
     wake(g, &own->met);
-    for (uint32_t i = 0; i < g->n_ranks; i++)
-        if (i != g->rank && !wait_for(g, i)) return false;
+    for (uint32_t i = g->first; i < g->first + g->n_peers; i++)
+        if (i != g->rank && !wait_for(g, i, &group_rank_of(g, i)->met, g->met)) return false;
     return true;
+}
+
+void group_send(group *g) {
+    group_rank *own = group_rank_of(g, g->rank);
+    atomic_store(&own->sent, ++g->sent);
+    wake(g, &own->sent);
+}
+
+bool group_receive(group *g, uint32_t stage, uint32_t n) {
+    const uint32_t first = stage * g->n_peers;
+    return wait_for(g, first, &group_rank_of(g, first)->sent, n);
 }
 
 /* ---- steps ---- */
 
 void group_post(group *g, uint64_t bytes) {
     group_head *h = group_head_of(g);
-    h->step_bytes = bytes;
+    h->step_bytes[group_slot(g, g->posted + 1)] = bytes;
     atomic_store(&h->posted, ++g->posted);
     wake(g, &h->posted);
 }
@@ -195,7 +275,7 @@ uint64_t group_await(group *g) {
         sleep_on(g, &h->posted, g->posted);
     }
     g->posted++;
-    return h->step_bytes;
+    return h->step_bytes[group_slot(g, g->posted)];
 }
 
 /* ---- loading ---- */

@@ -1,15 +1,21 @@
 /* A group: the ranks of one model (model/shard.h), processes of one machine, with the memory that they
- * share. Rank 0 posts steps (engine/tables.h), all compute them and meet wherever the program has an
- * OP_ALL_GATHER; what they have computed of a value lies in place for all.
+ * share. Rank 0 posts steps (engine/tables.h), all compute them. Ranks of one stage meet wherever the program
+ * has an OP_ALL_GATHER; what they have computed of a value lies in place for all of them. Between stages the
+ * first rank of one says how many steps it has sent, and those of the next wait for that.
  *
  *   head    group_head, then a group_rank for each
  *   note    what rank 0's process says to the others before they open the model
- *   step    the tables of the step
- *   values  those that OP_ALL_GATHER joins
- *   logits
+ *   step    the tables of a step, for each step in flight
+ *   stages  of each stage: the values that OP_ALL_GATHER joins; for each step in flight those of OP_SEND
+ *   logits  for each step in flight
  *
- * No wait is without an end: a rank that another misses for GROUP_DEADLINE_MS, or that says so itself,
- * breaks the group, which all its waits then report at once. A broken group does not mend.
+ * Rank r is rank r % (n_ranks / n_stages) of stage r / (n_ranks / n_stages). Step n has the places of step
+ * n + depth: rank 0 posts that one once it has the logits of n, which stand at the end of all that the
+ * other ranks do with places of n.
+ *
+ * No wait is without an end. A rank that does nothing for GROUP_DEADLINE_MS while another misses it (it
+ * counts its operations, and looks around while it waits itself), or that says so itself, breaks the group,
+ * which all its waits then report at once. A broken group does not mend.
  *
  * Threads: one of each process calls it. The memory outlives no process: nothing has a name. */
 #ifndef VRAMD_ENGINE_GROUP_H
@@ -22,24 +28,41 @@
 
 enum {
     GROUP_MAGIC = 0x47505256, /* "VRPG" */
-    GROUP_VERSION = 1,
+    GROUP_VERSION = 2,
     GROUP_NOTE_BYTES = 32 << 10,
     GROUP_DEADLINE_MS = 5000,
-    GROUP_MAX = 64 /* ranks */
+    GROUP_MAX = 64, /* ranks */
+    GROUP_MAX_DEPTH = 2
 };
 
 /* What has which size, and where it lies then: all offsets follow from it. */
 typedef struct group_shape {
-    uint32_t n_ranks;
-    uint64_t step_bytes, values_bytes, logits_bytes;
+    uint32_t n_ranks, n_stages;        /* n_ranks: of all stages */
+    uint32_t depth;                    /* steps in flight: 1 or 2 */
+    uint64_t step_bytes, logits_bytes; /* of a step */
+    struct {
+        uint64_t values_bytes, sent_bytes; /* sent: to the next stage, in a step */
+    } stage[GROUP_MAX];
 } group_shape;
 
 typedef struct group_place {
-    uint64_t ranks, note, step, values, logits, bytes; /* bytes: 0 where they exceed 2^63 */
+    uint64_t ranks, note, step, stages, logits, bytes; /* bytes: 0 where they exceed 2^63 */
+    uint64_t step_bytes, logits_bytes;                 /* from one step's to the next's */
 } group_place;
 
+/* The places of a stage. */
+typedef struct group_region {
+    uint64_t values, sent, end;
+    uint64_t sent_bytes; /* from one step's to the next's */
+} group_region;
+
 group_place group_lay(const group_shape *);
-/* Of a program of the CPU engine (engine/cpu/engine_cpu.c). Errors: as opening it. */
+group_region group_region_of(const group_shape *, uint32_t stage);
+/* Bytes of the group's memory that are counted as a rank's: what a stage has as its first rank's, the rest as
+ * rank 0's. */
+uint64_t group_share(const group_shape *, uint32_t rank, mem_class);
+/* Of a program of the CPU engine (engine/cpu/engine_cpu.c): what all stages have alike, and its stage's sizes.
+ * Errors: as opening it. */
 struct engine_options;
 status cpu_group_shape(group_shape *, const program *, const struct engine_options *, err *);
 
@@ -48,6 +71,8 @@ typedef enum group_state { GROUP_LOADING, GROUP_READY, GROUP_FAILED } group_stat
 /* Written by its own rank. */
 typedef struct group_rank {
     _Alignas(64) atomic_uint met;   /* meetings that it has come to */
+    atomic_uint sent;               /* the first of a stage: steps that the stage has sent */
+    _Alignas(64) atomic_uint beat;  /* counts while it does anything */
     _Alignas(64) atomic_uint state; /* group_state */
     err error;                      /* of GROUP_FAILED, or that broke the group */
     ledger_view memory;             /* as of the last step */
@@ -57,18 +82,22 @@ typedef struct group_rank {
 typedef struct group_head {
     uint32_t magic, version;
     group_shape shape;
-    char build[64];                  /* the version of vramd */
-    _Alignas(64) atomic_uint posted; /* steps */
-    uint64_t step_bytes;             /* of the one posted; 0: the group is to end */
-    _Alignas(64) atomic_uint broken; /* 1 + the rank that found out */
+    char build[64];                       /* the version of vramd */
+    _Alignas(64) atomic_uint posted;      /* steps */
+    uint64_t step_bytes[GROUP_MAX_DEPTH]; /* of each one in flight; 0: the group is to end */
+    _Alignas(64) atomic_uint broken;      /* 1 + the rank that found out */
     atomic_uint sleepers;
 } group_head;
 
 typedef struct group {
     unsigned char *base;
     group_place at;
+    group_region own,
+        before; /* of the rank's stage; of the one that sends to it, if it is not the first */
     uint32_t rank, n_ranks;
-    uint32_t met, posted;
+    uint32_t stage, n_stages, first, n_peers; /* ranks of the stage: [first, first + n_peers) */
+    uint32_t depth;
+    uint32_t met, posted, sent;
     uint32_t deadline_ms;
     /* Called a few times a second while it waits for the next step, and while others load: false, the
      * other side has gone. */
@@ -83,23 +112,56 @@ static inline group_rank *group_rank_of(const group *g, uint32_t rank) {
     return (group_rank *)(void *)(g->base + g->at.ranks) + rank;
 }
 
+/* Where step number n of those posted, from 1 on, has its tables and its logits; what the stage sends of it,
+ * and receives. */
+static inline uint32_t group_slot(const group *g, uint32_t n) {
+    return (n - 1) % g->depth;
+}
+static inline void *group_step_at(const group *g, uint32_t n) {
+    return g->base + g->at.step + group_slot(g, n) * g->at.step_bytes;
+}
+static inline void *group_logits_at(const group *g, uint32_t n) {
+    return g->base + g->at.logits + group_slot(g, n) * g->at.logits_bytes;
+}
+static inline unsigned char *group_sent_at(const group *g, uint32_t n) {
+    return g->base + g->own.sent + group_slot(g, n) * g->own.sent_bytes;
+}
+static inline unsigned char *group_received_at(const group *g, uint32_t n) {
+    return g->base + g->before.sent + group_slot(g, n) * g->before.sent_bytes;
+}
+
+/* Has the pages of this rank's part of the memory there, so that none is missing later. */
+void group_populate(const group *);
+
 /* Rank 0: writes the head into zeroed memory of group_lay(shape).bytes. */
 void group_init(group *, void *base, const group_shape *, const char *build);
 /* Another rank: memory of n bytes that another process wrote. Errors: ERR_UNAVAILABLE (another version or
  * build, or not such memory). */
 status group_join(group *, void *base, uint64_t n, uint32_t rank, const char *build, err *);
 
-/* All ranks come here; returns when they have. False: the group is broken. */
+/* All ranks of the stage come here; returns when they have. False: the group is broken. */
 bool group_meet(group *);
+/* The first of a stage: what the stage sends of its next step stands in place. */
+void group_send(group *);
+/* Returns when a stage has sent step n. False: the group is broken. */
+bool group_receive(group *, uint32_t stage, uint32_t n);
+/* Once for each operation: the rank is at work. */
+static inline void group_beat(group *g) {
+    atomic_uint *beat = &group_rank_of(g, g->rank)->beat;
+    atomic_store_explicit(beat, atomic_load_explicit(beat, memory_order_relaxed) + 1,
+                          memory_order_relaxed);
+}
 /* Says that this rank cannot go on, and why. */
 void group_break(group *, const err *why);
 bool group_is_broken(const group *);
 /* Why it is broken: what the rank that found out said, or that another did not answer. */
 status group_error(const group *, err *);
 
-/* Rank 0: a step of so many bytes stands in the memory. 0: the group ends. */
+/* Rank 0: step number g->posted + 1 of so many bytes stands in the memory, and is g->posted then. 0: the
+ * group ends. */
 void group_post(group *, uint64_t bytes);
-/* The other ranks: waits for one. Bytes of it; 0: the group is to end, or is broken. */
+/* The other ranks: waits for that step, which is g->posted then. Bytes of it; 0: the group is to end, or is
+ * broken. */
 uint64_t group_await(group *);
 
 /* Says how this rank's loading ended. e: of GROUP_FAILED. */

@@ -66,8 +66,8 @@ typedef enum op_kind {
     /* Of a program that is one rank's (shard.h): */
     OP_ALL_GATHER, /* out = in with what every rank has computed of it: of its columns, or, of OP_EMBED's,
                        of its rows */
-    OP_SEND, /* in goes to the next stage */
-    OP_RECV, /* out = what the stage before sends */
+    OP_SEND, /* in goes to the next stage; logits go from the last to the first */
+    OP_RECV, /* out = what another stage sends */
     OP_N_KINDS
 } op_kind;
 const char *op_kind_name(op_kind);
@@ -330,8 +330,9 @@ typedef struct shard {
 } shard;
 
 typedef struct program {
-    model_config config;       /* of the whole model */
-    shard part;                /* what of it the program computes */
+    model_config config; /* of the whole model */
+    shard part;          /* what of it the program computes */
+    bool has_states;     /* of a part: the model has recurrent layers, which may be others' */
     uint64_t not_loaded_bytes; /* of the file: vision, audio, further tokens' blocks */
     value *values;
     uint32_t n_values;

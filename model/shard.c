@@ -281,6 +281,12 @@ static const char *why_not(const op *o) {
 
 static status check_ops(const cutter *c) {
     const program *p = c->from;
+    if (c->part->n_stages > 1 && p->config.bidirectional) {
+        err_set(c->e, ERR_UNSUPPORTED, "architecture %s has no stages: it is an encoder",
+                p->config.arch);
+        err_hint(c->e, "leave pipeline_parallel_size at 1");
+        return err_field(c->e, "pipeline_parallel_size");
+    }
     if (p->config.n_vocab < c->part->n_ranks) {
         err_set(c->e, ERR_INVALID, "%u ranks for a vocabulary of %u", c->part->n_ranks,
                 p->config.n_vocab);
@@ -321,7 +327,6 @@ static bool few_outputs(const program *p, const op *o) {
 
 static void cut_op(cutter *c, const op *of) {
     const op *attention = of->out == NO_VALUE ? NULL : c->reads_heads[of->out];
-    if (of->kind == OP_SAMPLE && c->part->rank > 0) return;
     if (c->part->n_ranks < 2)
         repeat(c, of);
     else if (of->kind == OP_EMBED)
@@ -441,19 +446,32 @@ static bool crosses(const cutter *c, uint32_t v, uint32_t before) {
     return c->written[v] != UINT32_MAX && c->written[v] < before && c->read[v] >= before;
 }
 
-static void move_values(cutter *c, op_kind kind, uint32_t border) {
-    for (uint32_t v = 0; v < c->from->n_values && c->part->n_stages > 1; v++) {
-        if (!crosses(c, v, border)) continue;
-        op o = {.kind = kind, .layer = -1, .residual = NO_VALUE, .by = NO_VALUE};
-        for (int i = 0; i < 3; i++) o.w[i] = o.bias[i] = NO_WEIGHT;
-        o.in = o.out = NO_VALUE;
-        if (kind == OP_SEND) {
-            o.in = c->value[v];
-        } else {
-            o.out = c->value[v] = add_value(c, (value_id)v, c->from->values[v].cols);
-        }
-        add_op(c, &o);
+/* All ranks of a stage have the value; the first of them sends it. */
+static void move_value(cutter *c, op_kind kind, value_id v) {
+    op o = {.kind = kind, .layer = -1, .residual = NO_VALUE, .by = NO_VALUE};
+    for (int i = 0; i < 3; i++) o.w[i] = o.bias[i] = NO_WEIGHT;
+    o.in = o.out = NO_VALUE;
+    if (kind == OP_SEND) {
+        o.in = c->value[v];
+        o.idle = c->part->rank > 0;
+    } else {
+        o.out = c->value[v] = add_value(c, v, c->from->values[v].cols);
     }
+    add_op(c, &o);
+}
+
+static void move_values(cutter *c, op_kind kind, uint32_t border) {
+    for (uint32_t v = 0; v < c->from->n_values; v++)
+        if (crosses(c, v, border)) move_value(c, kind, (value_id)v);
+}
+
+/* OP_SAMPLE is rank 0's, wherever the logits are made. */
+static void cut_sample(cutter *c, const op *of) {
+    const uint32_t last = c->part->n_stages > 1 ? c->part->n_stages - 1 : 0;
+    if (last && c->part->stage == last) move_value(c, OP_SEND, of->in);
+    if (c->part->stage || c->part->rank) return;
+    if (last) move_value(c, OP_RECV, of->in);
+    repeat(c, of);
 }
 
 /* ---- the whole ---- */
@@ -529,8 +547,10 @@ static status cut(cutter *c) {
     c->s = find_stages(c, of);
     if (c->s == OK && stage) move_values(c, OP_RECV, stage);
     for (uint32_t i = 0; i < c->from->n_ops && c->s == OK; i++)
-        if (of[i] == stage) cut_op(c, &c->from->ops[i]);
+        if (of[i] == stage && c->from->ops[i].kind != OP_SAMPLE) cut_op(c, &c->from->ops[i]);
     if (c->s == OK) move_values(c, OP_SEND, stage + 1);
+    for (uint32_t i = 0; i < c->from->n_ops && c->s == OK; i++)
+        if (c->from->ops[i].kind == OP_SAMPLE) cut_sample(c, &c->from->ops[i]);
     free(of);
     if (c->s == OK) cut_groups(c);
     return c->s;
@@ -548,6 +568,7 @@ status model_shard(model **out, const model *whole, const shard *part, err *e) {
     m->program.config = f->config;
     m->program.part = *part;
     m->program.not_loaded_bytes = f->not_loaded_bytes;
+    m->program.has_states = program_state_bytes(f) > 0;
     memcpy(m->program.rope, f->rope, sizeof f->rope);
     m->program.n_ropes = f->n_ropes;
     cutter c = {.from = f, .to = &m->program, .part = part, .e = e};

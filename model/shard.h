@@ -17,7 +17,7 @@
  *
  * Pipeline parallel: a stage has a run of layers, such that the largest has as few bytes of weights as can
  * be; the embedding is of the first, the head of the last. Between two stages the values that a
- * later one reads are sent. */
+ * later one reads are sent, and the last sends its logits to the first, which samples. */
 #ifndef VRAMD_MODEL_SHARD_H
 #define VRAMD_MODEL_SHARD_H
 
@@ -38,9 +38,9 @@ typedef struct shard_heads {
 /* n_ranks is at most n_heads. */
 shard_heads shard_heads_of(const shard *, const head_shape *);
 
-/* The model of a part, whose file is the whole's; the whole may be closed before it. Rank 0 has OP_SAMPLE,
- * of the gathered logits. With one rank and one stage it is the whole. Errors: ERR_UNSUPPORTED (field: the
- * operation that cannot be cut), ERR_INVALID (more ranks than query heads, or more stages than layers;
+/* The model of a part, whose file is the whole's; the whole may be closed before it. Rank 0 of the first stage
+ * has OP_SAMPLE, of all logits. With one rank and one stage it is the whole. Errors: ERR_UNSUPPORTED (field:
+ * the operation that cannot be cut), ERR_INVALID (more ranks than query heads, or more stages than layers;
  * field: the option), ERR_NO_MEMORY. */
 status model_shard(model **out, const model *whole, const shard *, err *);
 

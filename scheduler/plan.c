@@ -203,10 +203,19 @@ static void keep_entry(planner *p, uint32_t slot) {
     h->inflight++;
 }
 
+/* Decode rows of a step at most. Where steps are apart, so many that as many are left for the others: who is
+ * left out is in one of the next depth, since those in front of it are in this one. */
+static uint32_t most_decoding(const sched *s) {
+    if (!s->cfg.apart || s->depth == 1) return UINT32_MAX;
+    const uint32_t n = s->running.n - s->prefilling.n;
+    return max_u32(1, (n + s->depth - 1) / s->depth);
+}
+
 static void plan_decode(planner *p) {
     sched *s = p->s;
+    const uint32_t most = most_decoding(s);
     uint32_t next;
-    for (uint32_t slot = s->running.head; slot != NO_SLOT; slot = next) {
+    for (uint32_t slot = s->running.head; slot != NO_SLOT && p->n < most; slot = next) {
         seq_hot *h = &s->hot[slot];
         if (h->state == SEQ_DECODE && h->len + h->pending < h->limit &&
             (h->pending == 0 || (h->n_draft == 0 && !h->lockstep)) &&

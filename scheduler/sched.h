@@ -29,6 +29,9 @@
  * Objective: with itl_slo_us the rows of prompts in a step are bounded by the time that the step
  * is predicted to take, which is learned from the steps before it (cost.h).
  *
+ * Apart: steps overlap in an engine of several stages, so that a sequence that decodes is in one of them
+ * alone, and a step has no more than its share of those that decode.
+ *
  * Two planned steps may be uncommitted: the second assumes that each sampling row of the first
  * yields one token, but for sequences in lockstep, which wait for it. Drafts: a decoding sequence
  * may have rows that verify guesses of its next tokens (speculative decoding); such a step yields
@@ -97,6 +100,7 @@ typedef struct sched_config {
                                   than half of what decoding leaves; 0: max_rows / 2 */
     uint32_t watermark_permille; /* blocks kept free at admission; 50 */
     uint32_t depth;              /* steps that may be uncommitted: 1, or 2, or 0, which is 2 */
+    bool apart;                  /* every sequence is in lockstep; see above */
     const sched_policy *policy;  /* borrowed; NULL: sched_fcfs */
     uint64_t itl_slo_us;  /* steps in which sequences decode are to take no longer: prompts get
                             rows as far as the cost model allows; 0: as many as there are */

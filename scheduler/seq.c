@@ -93,7 +93,7 @@ void seq_admit(sched *s, uint32_t record, const start *st) {
                    .score = spec->score_prompt,
                    .checks_end = s->cfg.n_end_tokens > 0 && !spec->ignore_eos,
                    .checks_stop = spec->n_stop_ids > 0,
-                   .lockstep = spec->lockstep};
+                   .lockstep = spec->lockstep || s->cfg.apart};
     memcpy(tokens_of(s, slot), spec->prompt, spec->n_prompt * sizeof *spec->prompt);
     queue_run(s, slot);
     sched_event *e = event_push(s, EVENT_ADMITTED, h->id, h->user);

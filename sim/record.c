@@ -135,7 +135,7 @@ static void drawn(wire *w, record *r) {
 
 /* A field that is added to these must be recorded, too: then its size here changes. Left out are
  * recent_tokens and request, on which no plan depends. */
-_Static_assert(sizeof(sched_group) == 24 && sizeof(sched_config) == 272 &&
+_Static_assert(sizeof(sched_group) == 24 && sizeof(sched_config) == 280 &&
                    sizeof(sched_spec) == 176,
                "every field of these is in the records");
 
@@ -161,9 +161,10 @@ static void config(wire *w, record *r) {
     f32(w, &c->tier_chunks), f64(w, &c->tier_bytes), f32(w, &c->store_tokens);
     f32(w, &c->chunk_blocks), f64(w, &c->hash_key[0]), f64(w, &c->hash_key[1]);
     tokens(w, &c->end_tokens, &c->n_end_tokens);
-    /* Behind all others, and only of a model that has states: other logs are as before. */
-    if (w->memory ? w->left > 0 : c->state_slots > 0)
+    /* Behind all others, and only of a model that has states or stages: other logs are as before. */
+    if (w->memory ? w->left > 0 : c->state_slots > 0 || c->apart)
         f32(w, &c->state_slots), f32(w, &c->state_chunk), f64(w, &c->state_bytes);
+    if (w->memory ? w->left > 0 : c->apart) flag(w, &c->apart);
     if (r->policy >= N_SCHED_POLICIES || batching > BATCHING_STATIC) w->bad = true;
     if (w->bad || !w->memory) return;
     c->policy = sched_policies[r->policy];

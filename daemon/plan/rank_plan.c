@@ -279,8 +279,7 @@ void rank_plan_print(const machine *m) {
             "%u KV heads on %u ranks: each is held more than once, and the KV cache of a rank "
             "shrinks no further\n",
             kv, m->opt.tensor_parallel_size);
-    if (m->opt.pipeline_parallel_size > 1)
-        puts("pipeline stages are planned, not served: and one stream is no faster on several");
+    if (m->opt.pipeline_parallel_size > 1) puts("one stream is no faster on several stages");
 }
 
 void rank_plan_json(buf *b, const machine *m) {

@@ -18,6 +18,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "daemon/plan/rank_plan.h"
+#include "daemon/ranks/rank_cores.h"
 #include "daemon/ranks/rank_note.h"
 
 enum { END_WITHIN_MS = 2000, WATCH_MS = 100 };
@@ -53,19 +54,21 @@ static status refuse(err *e, const char *field, const char *what, const char *hi
 }
 
 status ranks_check(const machine *m, err *e) {
-    if (m->opt.pipeline_parallel_size > 1)
-        return refuse(e, "pipeline_parallel_size",
-                      "pipeline stages are planned (vramd plan), not served",
-                      "use tensor_parallel_size");
-    if (m->opt.tensor_parallel_size == 1) return OK;
+    const char *field =
+        m->opt.tensor_parallel_size > 1 ? "tensor_parallel_size" : "pipeline_parallel_size";
+    if (rank_plan_count(&m->opt) == 1) return OK;
     if (m->on_device)
         return refuse(
-            e, "tensor_parallel_size",
+            e, field,
             "several ranks are planned on devices (vramd plan), and served on the CPU",
             "use backend = cpu, or leave it at 1");
     if (m->part)
-        return refuse(e, "tensor_parallel_size", "several models have one rank each",
+        return refuse(e, field, "several models have one rank each",
                       "serve the model alone, or leave it at 1");
+    if (m->opt.pipeline_parallel_size > 1 && m->pooling != POOL_OFF)
+        return refuse(e, "embeddings",
+                      "the first of several stages has no hidden states to give",
+                      "leave embeddings out, or use tensor_parallel_size");
     if (m->opt.memory_max[0] || m->opt.memory_pressure)
         return refuse(e, m->opt.memory_max[0] ? "memory_max" : "memory_pressure",
                       "the budget of several ranks does not move while they serve",
@@ -76,23 +79,18 @@ status ranks_check(const machine *m, err *e) {
 /* ---- memory ---- */
 
 static bool count_memory(ranks *r, bool take) {
-    const group_place *at = &r->group.at;
-    const struct {
-        mem_class cls;
-        uint64_t bytes;
-    } parts[] = {{MEM_WORKSPACE, at->values},
-                 {MEM_ACTIVATIONS, at->logits - at->values},
-                 {MEM_LOGITS, at->bytes - at->logits}};
-    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
+    for (int c = 0; c < MEM_N_CLASSES; c++) {
+        const uint64_t bytes = group_share(&group_head_of(&r->group)->shape, 0, (mem_class)c);
         if (!take)
-            ledger_release(r->ledger, parts[i].cls, parts[i].bytes);
+            ledger_release(r->ledger, (mem_class)c, bytes);
         else
-            CHECK(ledger_reserve(r->ledger, parts[i].cls, parts[i].bytes)); /* as planned */
+            CHECK(ledger_reserve(r->ledger, (mem_class)c, bytes)); /* as planned */
     }
     return take;
 }
 
-/* Populated, so that no page is missing later; without a name, so that nothing is left behind. */
+/* Populated, so that no page is missing later: what other stages have they map themselves. Without a name, so
+ * that nothing is left behind. */
 static status make_memory(ranks *r, const group_shape *s, err *e) {
     r->bytes = group_lay(s).bytes;
     r->fd = memfd_create("vramd-group", MFD_CLOEXEC);
@@ -100,13 +98,13 @@ static status make_memory(ranks *r, const group_shape *s, err *e) {
         fallocate(r->fd, 0, 0, (off_t)r->bytes) != 0)
         return mem_exhausted(e, MEM_ACTIVATIONS, "what %u ranks share (%s)", s->n_ranks,
                              strerror(errno));
-    r->memory =
-        mmap(NULL, r->bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, r->fd, 0);
+    r->memory = mmap(NULL, r->bytes, PROT_READ | PROT_WRITE, MAP_SHARED, r->fd, 0);
     if (r->memory == MAP_FAILED) {
         r->memory = NULL;
         return mem_exhausted(e, MEM_ACTIVATIONS, "what %u ranks share", s->n_ranks);
     }
     group_init(&r->group, r->memory, s, VRAMD_VERSION);
+    group_populate(&r->group);
     return OK;
 }
 
@@ -150,7 +148,8 @@ static status start_child(ranks *r, uint32_t i, err *e) {
     if (code == 0) return OK;
     r->child[i].pid = 0;
     err_set(e, ERR_UNAVAILABLE, "rank %u cannot be started: %s", i, strerror(code));
-    return err_field(e, "tensor_parallel_size");
+    return err_field(e, "%s",
+                     r->group.n_peers > 1 ? "tensor_parallel_size" : "pipeline_parallel_size");
 }
 
 static void write_note(const machine *m, ranks *r) {
@@ -163,9 +162,10 @@ static void write_note(const machine *m, ranks *r) {
     memcpy(n->n_blocks, m->engine_opt.n_blocks, sizeof n->n_blocks);
 }
 
+/* Once the others are started, which would inherit the cores. */
 static status open_engine(machine *m, ranks *r, err *e) {
-    const shard part = {.n_ranks = m->opt.tensor_parallel_size, .n_stages = 1};
-    status s = model_shard(&m->own, m->model, &part, e);
+    rank_stay(0, r->n, m->engine_opt.n_threads);
+    status s = model_shard(&m->own, m->model, &m->ranks[0].part, e);
     m->engine_opt.group = &r->group;
     if (s == OK)
         s = engine_open(&m->engine, m->backend, m->own, &m->engine_opt, m->ledger, NULL, e);
@@ -174,11 +174,14 @@ static status open_engine(machine *m, ranks *r, err *e) {
 
 /* The sizes are the layout's, which the engine compares with its own. */
 static status shape_of(const machine *m, group_shape *out, err *e) {
-    const shard part = {.n_ranks = m->opt.tensor_parallel_size, .n_stages = 1};
-    model *own;
-    status s = model_shard(&own, m->model, &part, e);
-    if (s == OK) s = cpu_group_shape(out, &own->program, &m->engine_opt, e);
-    model_close(own);
+    status s = OK;
+    for (uint32_t i = 0; i < m->n_ranks && s == OK; i++) {
+        model *first;
+        if (m->ranks[i].part.rank) continue;
+        s = model_shard(&first, m->model, &m->ranks[i].part, e);
+        if (s == OK) s = cpu_group_shape(out, &first->program, &m->engine_opt, e);
+        model_close(first);
+    }
     return s;
 }
 
@@ -201,7 +204,8 @@ status ranks_open(machine *m, err *e) {
     for (uint32_t i = 1; i < r->n && s == OK; i++) s = start_child(r, i, e);
     if (s == OK) s = open_engine(m, r, e);
     if (s == OK)
-        log_info("%u ranks share the model, %u threads each", r->n, m->engine_opt.n_threads);
+        log_info("%u ranks share the model%s, %u threads each", r->n,
+                 r->group.n_stages > 1 ? " in stages" : "", m->engine_opt.n_threads);
     return s;
 }
 

@@ -1,4 +1,4 @@
-/* The ranks of a model on one machine (option tensor_parallel_size): rank 0 is the process that serves; it starts
+/* The ranks of a model on one machine (options tensor_parallel_size, pipeline_parallel_size): rank 0 is the process that serves; it starts
  * the others, `vramd rank`, with the memory that all share (engine/group.h).
  *
  * A group is one failure domain: when a rank ends or does not answer, every wait returns, what runs ends with an
@@ -11,7 +11,7 @@
 
 typedef struct ranks ranks;
 
-/* Whether such a model can be loaded. Errors: ERR_UNSUPPORTED (stages, ranks on devices, several models). */
+/* Whether such a model can be loaded. Errors: ERR_UNSUPPORTED (ranks on devices, several models). */
 status ranks_check(const machine *m, err *e);
 /* Makes the shared memory, which m->ledger counts, starts the other ranks, and opens m->engine with rank 0's
  * part of the model. The engine thread. Errors: of any rank. ranks_close in any case. */

@@ -35,12 +35,20 @@ typedef struct cpu_step {
     attn_task *tasks;
     uint32_t n_tasks;
     uint32_t n_threads; /* that take part */
+    uint32_t from, to;  /* operations of the program */
+    uint32_t number;    /* of those that the group's rank 0 has posted */
     bool prefill;       /* some sequence has several rows: keys are appended before attention */
     route_sorted routed; /* of the last OP_ROUTE, in the workspace */
     atomic_bool failed;  /* a row of the table could not be read; the first error: */
     err error;
     bool logits; /* some row draws, or scores: not all of them are for their hidden state */
 } cpu_step;
+
+/* A step that is submitted and not collected. */
+typedef struct cpu_flight {
+    batch batch;
+    uint32_t number; /* cpu_step.number */
+} cpu_flight;
 
 typedef struct cpu_engine {
     engine head;
@@ -63,7 +71,9 @@ typedef struct cpu_engine {
     double rope_scale[PROGRAM_MAX_ROPES];
     checkpoint_rows table; /* of layout.table; fd -1 */
     cpu_step step;
-    bool submitted;
+    cpu_flight flight[GROUP_MAX_DEPTH]; /* submitted steps, the oldest first */
+    uint32_t n_flights;
+    uint32_t n_front; /* operations before those that wait for the logits of another stage */
     uint32_t alone_left, alone_next; /* steps to run without the team (step.c) */
     bool *drew;                      /* [max_seqs]: what of the step before drew a token */
     uint32_t n_drew;
@@ -78,12 +88,14 @@ status cpu_load(cpu_engine *, err *);
 
 /* plan_step.c. Checks a batch and fills the tables of the step. Errors: ERR_INVALID. */
 status cpu_step_init(cpu_engine *, const batch *, err *);
+/* Rows and logits again, of one that was checked. */
+void cpu_step_rows(cpu_engine *, const batch *);
 
 /* kv_resize.c. engine_kv_resize. */
 status cpu_kv_resize(engine *, const uint32_t n_blocks[PLAN_MAX_GROUPS], err *);
 
-/* step.c. Runs the step on the team. */
-void cpu_step_run(cpu_engine *);
+/* step.c. Runs operations [from, to) of the step on the team. */
+void cpu_step_run(cpu_engine *, uint32_t from, uint32_t to);
 /* kv_move.c. Of struct backend. */
 status cpu_kv_export(engine *, uint32_t group, int32_t block, void *out, err *);
 status cpu_kv_import(engine *, uint32_t group, int32_t block, const void *in, err *);

@@ -20,7 +20,7 @@ static status cpu_terms(const program *p, const engine_options *o, terms *out, k
     status s = cpu_layout_init(&l, p, o, e);
     if (s != OK) return s;
     cpu_layout_terms(&l, p, o, out);
-    kv_costs(kv, &l.groups, 1, l.kv);
+    kv_costs(kv, &l.groups, o->depth ? o->depth : 1, l.kv);
     cpu_layout_clear(&l);
     return OK;
 }
@@ -29,6 +29,7 @@ status cpu_group_shape(group_shape *out, const program *p, const engine_options 
     cpu_layout l;
     const status s = cpu_layout_init(&l, p, o, e);
     if (s != OK) return s;
+    memcpy(l.shared.stage, out->stage, p->part.stage * sizeof *out->stage);
     *out = l.shared;
     cpu_layout_clear(&l);
     return OK;
@@ -73,9 +74,8 @@ static status alloc_arenas(cpu_engine *e, err *er) {
     e->logits = p;
     if (s == OK && e->opt.keep_logits) e->kept = e->logits + l->kept_at / sizeof(float);
     if (e->opt.group) {
-        e->shared = e->opt.group->base + e->opt.group->at.values;
+        e->shared = e->opt.group->base + e->opt.group->own.values;
         e->arena_of_logits = e->logits;
-        e->logits = (float *)(void *)(e->opt.group->base + e->opt.group->at.logits);
     }
     p = NULL;
     if (s == OK)
@@ -98,6 +98,7 @@ static status alloc_kv(cpu_engine *e, err *er) {
             !mul_u64(block, e->opt.max_blocks[g], &most))
             return err_set(er, ERR_INVALID, "%u of %u blocks of KV cache: more than can be", n,
                            e->opt.max_blocks[g]);
+        if (!most) continue; /* a stage without layers of the group */
         s = ledger_alloc_within(e->ledger, &p, MEM_KV, bytes, most, "KV cache", er);
         e->kv[g] = p;
     }
@@ -107,7 +108,7 @@ static status alloc_kv(cpu_engine *e, err *er) {
 static status alloc_states(cpu_engine *e, err *er) {
     uint64_t bytes;
     void *p = NULL;
-    if (!e->layout.n_states) return OK;
+    if (!e->layout.n_states || !e->layout.state_floats) return OK;
     if (!mul_u64(e->layout.n_states, e->layout.state_floats * sizeof(float), &bytes))
         return err_set(er, ERR_INVALID, "%u recurrent states: more than can be",
                        e->layout.n_states);
@@ -170,23 +171,36 @@ static void cpu_close(engine *head) {
     free(e);
 }
 
-static bool same_shape(const group_shape *a, const group_shape *b) {
-    return a->n_ranks == b->n_ranks && a->step_bytes == b->step_bytes &&
-           a->values_bytes == b->values_bytes && a->logits_bytes == b->logits_bytes;
+/* Where all have the same, and where the stage does. */
+static bool same_shape(const group_shape *a, const group_shape *b, uint32_t stage) {
+    return a->n_ranks == b->n_ranks && a->n_stages == b->n_stages && a->depth == b->depth &&
+           a->step_bytes == b->step_bytes && a->logits_bytes == b->logits_bytes &&
+           a->stage[stage].values_bytes == b->stage[stage].values_bytes &&
+           a->stage[stage].sent_bytes == b->stage[stage].sent_bytes;
 }
 
 /* The group's memory was made for this program. */
 static status check_group(const cpu_engine *e, err *er) {
     const group_shape *want = &e->layout.shared;
     const group *g = e->opt.group;
+    const uint32_t stage = e->program->part.stage, rank = layout_rank(e->program);
     if (!want->n_ranks && !g) return OK;
-    if (want->n_ranks && g && g->rank == e->program->part.rank &&
-        same_shape(&group_head_of(g)->shape, want))
+    const group_shape *have = g ? &group_head_of(g)->shape : NULL;
+    if (want->n_ranks && g && g->rank == rank && same_shape(have, want, stage) &&
+        (!stage || have->stage[stage - 1].sent_bytes == e->layout.received_bytes))
         return OK;
     return err_set(er, ERR_UNAVAILABLE,
                    "rank %u of %u: the memory of the group is of another model "
                    "or of other options",
-                   e->program->part.rank, want->n_ranks);
+                   rank, want->n_ranks);
+}
+
+/* Rank 0 has these alone; the others of the first stage, and other stages, have all in front. */
+static uint32_t count_front(const cpu_engine *e) {
+    const program *p = e->program;
+    for (uint32_t i = 0; i < p->n_ops; i++)
+        if (p->ops[i].kind == OP_RECV && e->layout.values[p->ops[i].out].is_logits) return i;
+    return p->n_ops;
 }
 
 static status open_parts(cpu_engine *e, err *er) {
@@ -212,6 +226,7 @@ static status open_parts(cpu_engine *e, err *er) {
     if (s != OK) return s;
     init_rope(e);
     init_states(e);
+    e->n_front = count_front(e);
     e->step.rows = (step_row *)(e->workspace + e->layout.rows);
     e->step.tasks = (attn_task *)(e->workspace + e->layout.tasks);
     init_routing(e);
@@ -247,7 +262,7 @@ static status cpu_open(engine **out, const model *m, const engine_options *o, le
 static void post_step(cpu_engine *e, const batch *b) {
     group *g = e->opt.group;
     const tables_model m = {e->program->config.n_vocab, e->layout.groups.n, e->opt.block_tokens,
-                            0};
+                            e->layout.n_states};
     batch plain = *b;
     plain.seq = e->posted;
     for (uint32_t i = 0; i < b->n_seqs; i++) {
@@ -260,7 +275,7 @@ static void post_step(cpu_engine *e, const batch *b) {
     }
     const tables_shape s = tables_measure(&m, &plain);
     const tables_at at = tables_lay(m.n_groups, &s);
-    unsigned char *to = g->base + g->at.step;
+    unsigned char *to = group_step_at(g, g->posted + 1);
     CHECK(at.lists <= e->layout.shared.step_bytes);
     const uint64_t bytes = tables_fill(to, &m, &s, &plain);
     int32_t *token = (int32_t *)(void *)(to + at.token),
@@ -282,32 +297,66 @@ static void accept_run(cpu_engine *e, const batch_seq *s, uint32_t i) {
     e->previous[i] = s->sample ? run[n].token : -1;
 }
 
+/* The group's rank waits for what the operations from there on read: of a stage before, of ranks that may still
+ * read what a step of theirs before this one left, of the last stage. */
+static status meet(cpu_engine *e, uint32_t from, err *er) {
+    group *g = e->opt.group;
+    if (!g || g->n_stages == 1) return OK;
+    bool ok = true;
+    if (from)
+        ok = group_receive(g, g->n_stages - 1, e->step.number);
+    else if (g->stage)
+        ok = group_receive(g, g->stage - 1, e->step.number);
+    if (ok && !from && g->n_peers > 1) ok = group_meet(g);
+    return ok ? OK : group_error(g, er);
+}
+
+static status run_part(cpu_engine *e, uint32_t from, uint32_t to, err *er) {
+    const status s = meet(e, from, er);
+    if (s != OK) return s;
+    if (e->opt.group) e->logits = group_logits_at(e->opt.group, e->step.number);
+    atomic_store_explicit(&e->step.failed, false, memory_order_relaxed);
+    cpu_step_run(e, from, to);
+    if (!atomic_load_explicit(&e->step.failed, memory_order_relaxed)) return OK;
+    *er = e->step.error;
+    return er->code;
+}
+
 static status cpu_submit(engine *head, const batch *b, err *er) {
     cpu_engine *e = (cpu_engine *)head;
-    CHECK(!e->submitted);
+    group *g = e->opt.group;
+    CHECK(e->n_flights < (g ? g->depth : 1));
     status s = cpu_step_init(e, b, er);
-    if (s == OK && e->opt.group) s = group_error(e->opt.group, er);
+    if (s == OK && g) s = group_error(g, er);
     if (s != OK) return s;
     if (e->posted) post_step(e, b);
-    atomic_store_explicit(&e->step.failed, false, memory_order_relaxed);
-    cpu_step_run(e);
-    if (atomic_load_explicit(&e->step.failed, memory_order_relaxed)) {
-        *er = e->step.error;
-        return er->code;
-    }
-    for (uint32_t i = 0; i < b->n_seqs; i++) {
-        e->drew[i] = b->seq[i].sample;
-        accept_run(e, &b->seq[i], i);
-    }
+    if (g) e->step.number = g->posted;
+    s = run_part(e, 0, e->n_front, er);
+    if (s != OK) return s;
+    if (g && g->n_stages > 1 && g->rank == g->first) group_send(g);
+    for (uint32_t i = 0; i < b->n_seqs; i++) e->drew[i] = b->seq[i].sample;
     e->n_drew = b->n_seqs;
-    e->submitted = true;
+    e->flight[e->n_flights++] = (cpu_flight){*b, e->step.number};
     return OK;
+}
+
+/* What rank 0 does of a step once the last stage has made its logits. */
+static status sample_step(cpu_engine *e, const cpu_flight *f, err *er) {
+    if (e->n_front == e->program->n_ops) return OK;
+    e->step.number = f->number;
+    cpu_step_rows(e, &f->batch);
+    return run_part(e, e->n_front, e->program->n_ops, er);
 }
 
 static status cpu_collect(engine *head, step_result *out, err *er) {
     cpu_engine *e = (cpu_engine *)head;
-    if (!e->submitted) return err_set(er, ERR_INVALID, "no step is submitted");
-    e->submitted = false;
+    if (!e->n_flights) return err_set(er, ERR_INVALID, "no step is submitted");
+    const cpu_flight f = e->flight[0];
+    e->n_flights--;
+    memmove(e->flight, e->flight + 1, e->n_flights * sizeof *e->flight);
+    const status s = sample_step(e, &f, er);
+    if (s != OK) return s;
+    for (uint32_t i = 0; i < f.batch.n_seqs; i++) accept_run(e, &f.batch.seq[i], i);
     *out = (step_result){.token = e->token,
                          .n_tokens = e->n_tokens,
                          .max_run = max_run(e),
@@ -324,7 +373,7 @@ static void cpu_info(const engine *head, engine_info *out) {
     static const char *const name[] = {"auto",     "plain C",      "AVX2",
                                        "AVX-VNNI", "AVX-512 VNNI", "AMX"};
     const cpu_engine *e = (const cpu_engine *)head;
-    *out = (engine_info){.name = "cpu", .depth = 1};
+    *out = (engine_info){.name = "cpu", .depth = e->opt.depth ? e->opt.depth : 1};
     snprintf(out->detail, sizeof out->detail, "%s, %s activations%s, %u threads",
              name[e->linear->isa], activation_dtype_name(e->layout.family),
              e->opt.activations == ACTIVATION_AUTO ? " (auto)" : "", e->opt.n_threads);
@@ -347,15 +396,15 @@ static void cpu_ranks_close(engine *head) {
 
 #define X(kind, ...) | 1ull << OP_##kind
 #define T(trait)     | 1ull << TRAIT_##trait
+/* What both have. */
+#define CPU_BACKEND                                                                            \
+    .name = "cpu", .runs = {0 CPU_OPS(X), 0 CPU_TRAITS(T)}, .terms = cpu_terms,                \
+    .submit = cpu_submit, .collect = cpu_collect, .info = cpu_info
+
 const backend backend_cpu = {
-    .name = "cpu",
-    .runs = {0 CPU_OPS(X), 0 CPU_TRAITS(T)},
-    .terms = cpu_terms,
+    CPU_BACKEND,
     .open = cpu_open,
     .close = cpu_close,
-    .submit = cpu_submit,
-    .collect = cpu_collect,
-    .info = cpu_info,
     .kv_export = cpu_kv_export,
     .kv_import = cpu_kv_import,
     .kv_resize = cpu_kv_resize,
@@ -363,12 +412,7 @@ const backend backend_cpu = {
 
 /* The blocks of a rank are a part of the cache: they do not move by themselves. */
 const backend backend_cpu_ranks = {
-    .name = "cpu",
-    .runs = {0 CPU_OPS(X), 0 CPU_TRAITS(T)},
-    .terms = cpu_terms,
+    CPU_BACKEND,
     .open = cpu_ranks_open,
     .close = cpu_ranks_close,
-    .submit = cpu_submit,
-    .collect = cpu_collect,
-    .info = cpu_info,
 };

@@ -5,7 +5,7 @@
 
 status cpu_kv_resize(engine *head, const uint32_t n_blocks[PLAN_MAX_GROUPS], err *er) {
     cpu_engine *e = (cpu_engine *)head;
-    CHECK(!e->submitted);
+    CHECK(!e->n_flights);
     for (uint32_t g = 0; g < e->layout.groups.n; g++) {
         const uint64_t block = cpu_block_bytes(&e->layout, g);
         if (n_blocks[g] < 1 || n_blocks[g] > e->opt.max_blocks[g])

@@ -199,6 +199,7 @@ static void find_forms(cpu_layout *l, const program *p, const engine_options *op
             l->values[o->out].is_logits = true;
             if (opt->hidden) l->hidden = o->in;
         }
+        if (o->kind == OP_SAMPLE) l->values[o->in].is_logits = true;
         if (op_appends(o) || (o->kind == OP_ATTENTION && o->attention.latent) ||
             (o->kind == OP_LINEAR_BY_HEAD && l->values[o->out].feeds_rope))
             l->values[o->in].feeds_rope = true;
@@ -374,7 +375,7 @@ static void place_gathered(cpu_layout *l, const program *p, sizer *n) {
 
 /* An encoder does not, nor does another rank than the first. */
 static bool samples(const program *p) {
-    return !p->config.bidirectional && p->part.rank == 0;
+    return !p->config.bidirectional && layout_rank(p) == 0;
 }
 
 static void place_thread(cpu_layout *l, const program *p, sizer *s) {
@@ -465,7 +466,7 @@ status cpu_layout_init(cpu_layout *l, const program *p, const engine_options *o,
     find_deltas(l, p);
     find_table(l, p);
     find_forms(l, p, o);
-    if (p->part.n_ranks > 1) st = layout_shared(l, p, o, &s, e);
+    if (layout_is_shared(p)) st = layout_shared(l, p, o, &s, e);
     if (st == OK) st = place_values(l, p, o, &s, e);
     place_weights(l, p, &s);
     place_thread(l, p, &s);
@@ -508,23 +509,24 @@ static void weight_terms(const cpu_layout *l, const program *p, terms *t) {
     }
 }
 
-/* The group's memory is held once, and counted as rank 0's. */
+/* The group's memory is held once, and counted as of group_share. */
 static void shared_terms(const cpu_layout *l, const program *p, const engine_options *o,
                          terms *t) {
-    const group_place at = group_lay(&l->shared);
-    if (!l->shared.n_ranks) return;
-    if (p->part.rank > 0) {
-        terms_add(t, MEM_WORKSPACE, TERM_EXACT, follow_bytes(o, l->groups.n),
+    const group_shape *all = &l->shared;
+    const uint32_t rank = layout_rank(p), n = all->n_ranks;
+    if (!n) return;
+    if (p->part.rank == 0)
+        terms_add(t, MEM_ACTIVATIONS, TERM_EXACT, group_share(all, rank, MEM_ACTIVATIONS),
+                  "shared by %u ranks: values of %u rows", n, o->max_rows);
+    if (rank > 0) {
+        terms_add(t, MEM_WORKSPACE, TERM_EXACT, follow_bytes(p, o, l->groups.n),
                   "a step as it was read");
         return;
     }
-    terms_add(t, MEM_WORKSPACE, TERM_EXACT, at.values, "shared by %u ranks: the step",
-              l->shared.n_ranks);
-    terms_add(t, MEM_ACTIVATIONS, TERM_EXACT, at.logits - at.values,
-              "shared by %u ranks: values of %u rows", l->shared.n_ranks, o->max_rows);
-    terms_add(t, MEM_LOGITS, TERM_EXACT, at.bytes - at.logits,
-              "shared by %u ranks: %u rows of %u", l->shared.n_ranks, o->max_logit_rows,
-              p->config.n_vocab);
+    terms_add(t, MEM_WORKSPACE, TERM_EXACT, group_share(all, 0, MEM_WORKSPACE),
+              "shared by %u ranks: the step", n);
+    terms_add(t, MEM_LOGITS, TERM_EXACT, group_share(all, 0, MEM_LOGITS),
+              "shared by %u ranks: %u rows of %u", n, o->max_logit_rows, p->config.n_vocab);
 }
 
 void cpu_layout_terms(const cpu_layout *l, const program *p, const engine_options *o,

@@ -28,8 +28,10 @@ enum { FORM_F = 1, FORM_Q = 2, FORM_REST = 4 };
 
 typedef struct value_place {
     uint8_t forms;
-    bool is_logits;      /* lies in the arena of logits */
-    bool is_shared;      /* f is an offset in the values of the group (layout_shared.c) */
+    bool is_logits; /* lies in the arena of logits */
+    bool is_shared; /* f is an offset in the values of the group (layout_shared.c) */
+    uint64_t received,
+        sent; /* of OP_RECV and OP_SEND: offsets in what one stage sends to the next */
     uint64_t f, q, rest; /* offsets in the arena of activations */
     bool feeds_rope;     /* made to queries, keys and values */
     uint32_t first_op, last_op;
@@ -130,6 +132,7 @@ typedef struct cpu_layout {
     /* Of one rank's program: what the ranks share; then all logits lie there, and the arena of logits has
      * the copy alone. n_ranks 0: no group. */
     group_shape shared;
+    uint64_t received_bytes; /* that the stage before sends in a step */
     thread_place thread;
     /* Offsets in the workspace: threads first, then what they share. */
     uint64_t partials, partials_done, freqs, rope, rows, tasks, results, scores, routing, keys,
@@ -172,8 +175,16 @@ static inline bool layout_reads_codes(const cpu_layout *l, dtype weights) {
            (l->family == ACTIVATION_INT8 && linear_wants_int8(weights));
 }
 
-/* layout_shared.c. Marks and places the values that ranks share, once the forms are known; the size of
- * the group but its logits. */
+/* Whether a program is of one of several ranks. */
+static inline bool layout_is_shared(const program *p) {
+    return p->part.n_ranks > 1 || p->part.n_stages > 1;
+}
+/* Of all ranks of such a program: ranks of the stages before come first. */
+static inline uint32_t layout_rank(const program *p) {
+    return p->part.stage * (p->part.n_ranks ? p->part.n_ranks : 1) + p->part.rank;
+}
+/* layout_shared.c. Marks and places the values that ranks share, once the forms are known; the sizes of
+ * the group that the program says. */
 status layout_shared(cpu_layout *, const program *, const engine_options *, sizer *, err *);
 
 /* Errors: ERR_UNSUPPORTED (field: tensor or option), ERR_INVALID (field: option),

@@ -31,7 +31,9 @@
     X(SSM, run_ssm, false)                                                                     \
     X(LAYER_NORM, run_layer_norm, false)                                                       \
     X(POOL, run_pool, false)                                                                   \
-    X(ALL_GATHER, run_all_gather, false)
+    X(ALL_GATHER, run_all_gather, false)                                                       \
+    X(SEND, run_send, false)                                                                   \
+    X(RECV, run_recv, false)
 
 /* Traits of operations (model/program.h) that it runs, a row each: X(trait). */
 #define CPU_TRAITS(X)                                                                          \

@@ -61,6 +61,7 @@ static void cut_attention(cpu_engine *e, const batch *b) {
     uint32_t slot = 0, split_seqs = 0;
     e->step.n_tasks = 0;
     e->step.prefill = false;
+    if (!e->layout.max_group) return; /* a stage without attention */
     for (uint32_t i = 0; i < b->n_seqs; i++) {
         if (b->seq[i].n_rows == 1) continue;
         e->step.prefill = true;
@@ -71,16 +72,20 @@ static void cut_attention(cpu_engine *e, const batch *b) {
     CHECK(e->step.n_tasks <= e->layout.n_tasks && slot <= e->layout.n_slots);
 }
 
-status cpu_step_init(cpu_engine *e, const batch *b, err *er) {
-    status st = batch_check(b, e->program, &e->opt, e->drew, e->n_drew, er);
-    if (st != OK) return st;
+void cpu_step_rows(cpu_engine *e, const batch *b) {
     uint32_t gathered = 0;
-    e->step.logits = e->kept != NULL || e->program->part.rank > 0; /* rank 0 samples */
+    e->step.logits = e->kept != NULL || layout_rank(e->program) > 0; /* rank 0 samples */
     for (uint32_t i = 0; i < b->n_seqs; i++) {
         fill_rows(e, b, i, &gathered);
         e->step.logits |= b->seq[i].sample || b->seq[i].n_score >= 0;
     }
     e->step.batch = b;
+}
+
+status cpu_step_init(cpu_engine *e, const batch *b, err *er) {
+    const status st = batch_check(b, e->program, &e->opt, e->drew, e->n_drew, er);
+    if (st != OK) return st;
+    cpu_step_rows(e, b);
     cut_attention(e, b);
     return OK;
 }

@@ -65,8 +65,9 @@ static void show_input(const cpu_engine *e, const op *o, uint32_t thread) {
 
 static void step_thread(void *arg, uint32_t thread) {
     cpu_engine *e = arg;
-    run_copies(e, thread);
-    for (uint32_t i = 0; i < e->program->n_ops; i++) {
+    if (e->step.from == 0) run_copies(e, thread);
+    for (uint32_t i = e->step.from; i < e->step.to; i++) {
+        if (thread == 0 && e->opt.group) group_beat(e->opt.group);
         if (is_needless(e, e->op[i].op)) continue;
         if (e->opt.tap) show_input(e, e->op[i].op, thread);
         runs[e->op[i].op->kind](e, &e->op[i], thread);
@@ -88,7 +89,9 @@ static void judge_team(cpu_engine *e, uint64_t took_us) {
     e->alone_next = e->alone_left < ALONE_MOST ? e->alone_left * 2 : ALONE_MOST;
 }
 
-void cpu_step_run(cpu_engine *e) {
+void cpu_step_run(cpu_engine *e, uint32_t from, uint32_t to) {
+    e->step.from = from;
+    e->step.to = to;
     if (e->opt.n_threads == 1 || e->alone_left) {
         e->step.n_threads = 1;
         if (e->alone_left) e->alone_left--;

@@ -21,6 +21,13 @@ static void add_tables(const cpu_engine *e, const cpu_op *c, uint32_t r, float *
     }
 }
 
+/* Of the step's rows, which every attention turns by. */
+static void turn_rows(cpu_engine *e, uint32_t r) {
+    for (uint32_t t = 0; t < e->program->n_ropes; t++)
+        rope_angles(cpu_freqs(e, t), e->program->rope[t].n_dims, e->rope_scale[t],
+                    e->step.rows[r].pos, cpu_angles(e, t, r));
+}
+
 void run_embed(cpu_engine *e, const cpu_op *c, uint32_t thread) {
     const op *o = c->op;
     const act out = value_act(e, o->out), rest = value_rest(e, o->out);
@@ -39,9 +46,34 @@ void run_embed(cpu_engine *e, const cpu_op *c, uint32_t thread) {
             add_tables(e, c, r, row, tmp);
             quantise_row(e, &out, &rest, r, row, thread);
         }
-        for (uint32_t t = 0; t < e->program->n_ropes; t++)
-            rope_angles(cpu_freqs(e, t), e->program->rope[t].n_dims, e->rope_scale[t],
-                        e->step.rows[r].pos, cpu_angles(e, t, r));
+        turn_rows(e, r);
+    }
+}
+
+/* To where the next stage finds it. Logits are in their place already. */
+void run_send(cpu_engine *e, const cpu_op *c, uint32_t thread) {
+    const value_place *p = &e->layout.values[c->op->in];
+    if (p->is_logits) return;
+    const act x = value_act(e, c->op->in);
+    float *to = (float *)(void *)(group_sent_at(e->opt.group, e->step.number) + p->sent);
+    const span s = step_share(x.n_rows, e->step.n_threads, thread);
+    if (s.from < s.to)
+        memcpy(to + (size_t)s.from * x.n_in, x.f + (size_t)s.from * x.n_in,
+               (size_t)(s.to - s.from) * x.n_in * sizeof *to);
+}
+
+/* From there, into the rank's own memory; the first one of a stage has what OP_EMBED does beside it. */
+void run_recv(cpu_engine *e, const cpu_op *c, uint32_t thread) {
+    const value_place *p = &e->layout.values[c->op->out];
+    if (p->is_logits) return;
+    const act out = value_act(e, c->op->out), rest = value_rest(e, c->op->out);
+    const unsigned char *at = group_received_at(e->opt.group, e->step.number) + p->received;
+    const span s = step_share(out.n_rows, e->step.n_threads, thread);
+    for (uint32_t r = s.from; r < s.to; r++) {
+        float *row = out.f + (size_t)r * out.n_in;
+        memcpy(row, at + (size_t)r * out.n_in * sizeof *row, out.n_in * sizeof *row);
+        quantise_row(e, &out, &rest, r, row, thread);
+        if (c == e->op) turn_rows(e, r);
     }
 }
 

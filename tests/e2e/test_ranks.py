@@ -21,12 +21,14 @@ SOON = 15  # seconds; 6 on a machine that is not loaded: a deadline of 5 s, and 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
     path = tmp_path_factory.mktemp("ranks") / "tiny.gguf"
-    write(path, "Q8_0", width=288, heads=9, kv_heads=3, ff=416)
+    write(path, "Q8_0", width=288, heads=9, kv_heads=3, ff=416, layers=4)
     return str(path)
 
 
-def served(model, ranks, *options):
-    return Daemon("--tensor-parallel-size", str(ranks), "--threads", "2", "--max-model-len", "512", "--max-num-seqs", "8", *options, model=model)
+def served(model, ranks, *options, stages=1):
+    """ranks: of each stage."""
+    return Daemon("--tensor-parallel-size", str(ranks), "--pipeline-parallel-size", str(stages), "--threads", "2", "--max-model-len", "512",
+                  "--max-num-seqs", "8", *options, model=model)
 
 
 def ranks_of(daemon):
@@ -63,31 +65,44 @@ def answers(daemon):
 
 def test_any_number_of_ranks_gives_the_answers_of_one(tiny):
     expected = None
-    for n in (1, 2, 3, 8):
-        d = served(tiny, n)
+    for n, stages in ((1, 1), (2, 1), (3, 1), (8, 1), (1, 2), (1, 3), (1, 4), (2, 2)):
+        d = served(tiny, n, stages=stages)
         got = answers(d)
         expected = expected or got
-        assert got == expected, f"{n} ranks"
-        assert len(ranks_of(d)) == n - 1
+        assert got == expected, f"{n} ranks of {stages} stages"
+        assert len(ranks_of(d)) == n * stages - 1
         d.stop()
+
+
+def test_stages_serve_what_else_changes_a_step(tiny):
+    """Speculation (one step in flight), a cache of 4 bits with its tail, no prefix cache and few blocks."""
+    for flags in (["--speculative", "lookup"], ["--kv-cache-dtype", "int4"], ["--no-prefix-caching", "--kv-cache-tokens", "640"]):
+        got = []
+        for stages in (1, 2):
+            d = served(tiny, 1, *flags, stages=stages)
+            got.append(answers(d))
+            d.stop()
+        assert got[0] == got[1], flags
 
 
 def test_the_real_model_on_two_ranks():
     texts = []
-    for n in (1, 2):
-        d = served(MODEL, n)
+    for n, stages in ((1, 1), (2, 1), (1, 2)):
+        d = served(MODEL, n, stages=stages)
         texts.append([d.choice(PROMPT, max_tokens=48, logprobs=2), d.choice(PROMPT, max_tokens=16, temperature=0.8, seed=3)])
         d.stop()
-    assert [[(c["text"], c["logprobs"]) for c in t] for t in texts][0] == [(c["text"], c["logprobs"]) for c in texts[1]]
+    said = [[(c["text"], c["logprobs"]) for c in t] for t in texts]
+    assert said[0] == said[1] == said[2]
 
 
-def test_plan_is_ledger_on_each_rank(tiny):
-    flags = ["--tensor-parallel-size", "3", "--threads", "2", "--max-model-len", "512", "--max-num-seqs", "8"]
-    d = served(tiny, 3)
+@pytest.mark.parametrize("n, stages", [(3, 1), (1, 3), (2, 2)])
+def test_plan_is_ledger_on_each_rank(tiny, n, stages):
+    flags = ["--tensor-parallel-size", str(n), "--pipeline-parallel-size", str(stages), "--threads", "2", "--max-model-len", "512", "--max-num-seqs", "8"]
+    d = served(tiny, n, stages=stages)
     memory = d.memory()
     metrics = d.http.get("/metrics").text
     doc = json.loads(vramd("plan", tiny, *flags, "--memory", "1GiB", "--json").stdout)
-    assert len(memory["ranks"]) == 3 and len(doc["ranks"]) == 3
+    assert len(memory["ranks"]) == n * stages and len(doc["ranks"]) == n * stages
     for i, rank in enumerate(memory["ranks"]):
         for c in rank["classes"]:
             if c["class"] in ("http", "loading"):
@@ -97,14 +112,14 @@ def test_plan_is_ledger_on_each_rank(tiny):
         weights = next(c for c in rank["classes"] if c["class"] == "weights")["plan_bytes"]
         assert weights == doc["ranks"][i]["classes"]["weights"]
     assert abs(memory["unaccounted_bytes"]) < 16 << 20
-    assert re.search(r"^vramd_ranks\{.*\} 3", metrics, re.M)
+    assert re.search(r"^vramd_ranks\{.*\} " + str(n * stages), metrics, re.M)
     d.stop()
 
 
 def test_the_plan_has_a_column_for_each_rank(tiny):
     r = vramd("plan", tiny, "--tensor-parallel-size", "2", "--pipeline-parallel-size", "2", "--memory", "1GiB")
     assert r.returncode == 0, r.stderr
-    assert "4 ranks (tensor 2 x pipeline 2)" in r.stdout and "planned, not served" in r.stdout
+    assert "4 ranks (tensor 2 x pipeline 2)" in r.stdout and "one stream is no faster" in r.stdout
     assert re.search(r"^  heads \(q/kv\) +(\d/\d +){3}\d/\d$", r.stdout, re.M), r.stdout
 
 
@@ -112,7 +127,8 @@ def test_what_cannot_be_is_refused_by_name(tiny):
     base = ["--model", tiny, "--max-model-len", "512"]
     r = refused(*base, "--tensor-parallel-size", "10")
     assert "10 ranks, but layer 0 has 9 query heads" in r.stderr and "at most 9" in r.stderr
-    assert "planned (vramd plan), not served" in refused(*base, "--pipeline-parallel-size", "2").stderr
+    assert "5 stages, but the model has 4 layers" in refused(*base, "--pipeline-parallel-size", "5").stderr
+    assert "no hidden states" in refused(*base, "--pipeline-parallel-size", "2", "--embeddings", "last").stderr
     for flags in (["--memory-max", "2GiB"], ["--memory-pressure", "psi"]):
         r = refused(*base, "--tensor-parallel-size", "2", "--memory", "1GiB", *flags)
         assert "does not move while they serve" in r.stderr
@@ -165,12 +181,14 @@ def lose(daemon, harm, say):
     assert not list(Path("/dev/shm").glob("*vramd*"))
 
 
-def test_a_killed_rank_ends_the_group(tiny):
-    lose(served(tiny, 3), lambda ranks: os.kill(ranks[2], signal.SIGKILL), r"rank 2 has ended \(signal 9\)|rank \d of 3 did not answer")
+@pytest.mark.parametrize("n, stages", [(3, 1), (1, 3)])
+def test_a_killed_rank_ends_the_group(tiny, n, stages):
+    lose(served(tiny, n, stages=stages), lambda ranks: os.kill(ranks[2], signal.SIGKILL), r"rank 2 has ended \(signal 9\)|rank \d of 3 did not answer")
 
 
-def test_a_rank_that_stands_still_ends_the_group(tiny):
-    lose(served(tiny, 2), lambda ranks: os.kill(ranks[1], signal.SIGSTOP), r"rank 1 of 2 did not answer within 5000 ms")
+@pytest.mark.parametrize("n, stages, still", [(2, 1, 1), (1, 3, 1), (1, 2, 1), (2, 2, 3)])
+def test_a_rank_that_stands_still_ends_the_group(tiny, n, stages, still):
+    lose(served(tiny, n, stages=stages), lambda ranks: os.kill(ranks[still], signal.SIGSTOP), rf"rank {still} of {n * stages} did not answer within 5000 ms")
 
 
 def test_a_rank_killed_while_idle_ends_the_group(tiny):

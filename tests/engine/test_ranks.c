@@ -11,7 +11,7 @@
 #include "model/shard.h"
 #include "tests/model/gguf_build.h"
 
-enum { MAX_RANKS = 8, N_TOKENS = 37, MAX_LOGITS = 64 };
+enum { MAX_RANKS = 8, N_TOKENS = 37, N_STEPS = 4 };
 
 /* ---- a group of threads ---- */
 
@@ -29,34 +29,50 @@ typedef struct member {
 
 typedef struct ranks {
     member m[MAX_RANKS];
-    uint32_t n;
+    uint32_t n, n_stages, depth; /* n: of all stages */
     void *memory;
 } ranks;
 
 static void *follow_rank_0(void *arg) {
     member *m = arg;
     const tables_model t = {m->model->program.config.n_vocab,
-                            ((cpu_engine *)m->engine)->layout.groups.n, m->opt.block_tokens, 0};
+                            ((cpu_engine *)m->engine)->layout.groups.n, m->opt.block_tokens,
+                            engine_states(&m->model->program, &m->opt)};
     m->s = follow(m->engine, &m->group, &t, &m->opt, m->steps, m->ledger, &m->error);
     return NULL;
 }
 
-static void open_member(ranks *r, uint32_t i, const model *whole, const engine_options *o) {
-    member *m = &r->m[i];
-    const shard part = {.rank = i, .n_ranks = r->n};
+/* Rank i of all stages. */
+static void cut_member(ranks *r, uint32_t i, const model *whole) {
+    const uint32_t n = r->n / r->n_stages;
+    const shard part = {.rank = i % n, .n_ranks = n, .stage = i / n, .n_stages = r->n_stages};
     err e;
-    ck_assert_msg(model_shard(&m->model, whole, &part, &e) == OK, "%s", e.text);
-    if (i == 0) {
-        cpu_layout l;
-        ck_assert_msg(cpu_layout_init(&l, &m->model->program, o, &e) == OK, "%s", e.text);
-        const uint64_t n = group_lay(&l.shared).bytes;
-        r->memory = aligned_alloc(4096, n);
-        ck_assert_ptr_nonnull(r->memory);
-        memset(r->memory, 0xff, n); /* values that no rank has written are NaN */
-        memset(r->memory, 0, group_lay(&l.shared).step);
-        group_init(&m->group, r->memory, &l.shared, "test");
-        cpu_layout_clear(&l);
-    } else {
+    ck_assert_msg(model_shard(&r->m[i].model, whole, &part, &e) == OK, "%s", e.text);
+}
+
+/* The memory, by the programs of each stage's first rank. */
+static void make_memory(ranks *r, const engine_options *o) {
+    group_shape shape;
+    err e;
+    for (uint32_t i = 0; i < r->n; i += r->n / r->n_stages)
+        ck_assert_msg(cpu_group_shape(&shape, &r->m[i].model->program, o, &e) == OK, "%s",
+                      e.text);
+    const group_place at = group_lay(&shape);
+    uint64_t shares = 0;
+    for (uint32_t i = 0; i < r->n; i++)
+        for (int c = 0; c < MEM_N_CLASSES; c++) shares += group_share(&shape, i, (mem_class)c);
+    ck_assert_uint_eq(shares, at.bytes);
+    r->memory = aligned_alloc(4096, at.bytes);
+    ck_assert_ptr_nonnull(r->memory);
+    memset(r->memory, 0xff, at.bytes); /* values that no rank has written are NaN */
+    memset(r->memory, 0, at.step);
+    group_init(&r->m[0].group, r->memory, &shape, "test");
+}
+
+static void open_member(ranks *r, uint32_t i, const engine_options *o) {
+    member *m = &r->m[i];
+    err e;
+    if (i) {
         const uint64_t n = r->m[0].group.at.bytes;
         ck_assert_msg(group_join(&m->group, r->memory, n, i, "test", &e) == OK, "%s", e.text);
     }
@@ -68,15 +84,23 @@ static void open_member(ranks *r, uint32_t i, const model *whole, const engine_o
                               NULL, &e) == OK,
                   "rank %u: %s", i, e.text);
     if (i == 0) return;
-    const uint64_t bytes = follow_bytes(o, ((cpu_engine *)m->engine)->layout.groups.n);
+    const uint64_t bytes =
+        follow_bytes(&m->model->program, o, ((cpu_engine *)m->engine)->layout.groups.n);
     m->steps = aligned_alloc(64, bytes);
     ck_assert_ptr_nonnull(m->steps);
     ck_assert_int_eq(pthread_create(&m->thread, NULL, follow_rank_0, m), 0);
 }
 
-static void open_ranks(ranks *r, uint32_t n, const model *whole, const engine_options *o) {
-    *r = (ranks){.n = n};
-    for (uint32_t i = 0; i < n; i++) open_member(r, i, whole, o);
+/* n of each stage. */
+static void open_ranks(ranks *r, uint32_t n, uint32_t n_stages, const model *whole,
+                       const engine_options *opt) {
+    engine_options o = *opt;
+    o.depth = n_stages > 1 ? GROUP_MAX_DEPTH : 1;
+    *r = (ranks){.n = n * n_stages, .n_stages = n_stages, .depth = o.depth};
+    ck_assert_uint_le(r->n, MAX_RANKS);
+    for (uint32_t i = 0; i < r->n; i++) cut_member(r, i, whole);
+    make_memory(r, &o);
+    for (uint32_t i = 0; i < r->n; i++) open_member(r, i, &o);
 }
 
 /* others: how their steps ended. */
@@ -92,12 +116,15 @@ static void close_ranks(ranks *r, status others) {
     free(r->memory);
 }
 
-static step_result run_ranks(ranks *r, const batch *b) {
+static void submit(ranks *r, const batch *b) {
+    err e;
+    ck_assert_msg(engine_submit(r->m[0].engine, b, &e) == OK, "%s", e.text);
+}
+
+static step_result collect(ranks *r) {
     step_result out = {0};
     err e;
-    status s = engine_submit(r->m[0].engine, b, &e);
-    if (s == OK) s = engine_collect(r->m[0].engine, &out, &e);
-    ck_assert_msg(s == OK, "%s", e.text);
+    ck_assert_msg(engine_collect(r->m[0].engine, &out, &e) == OK, "%s", e.text);
     return out;
 }
 
@@ -145,41 +172,55 @@ static void init_script(script *s, const rig *r) {
     }
 }
 
-static float *single(rig *r, script *s, uint32_t step, sampled *drawn, size_t *bytes) {
+/* A step as one engine computes it. */
+typedef struct wanted {
+    script s;
+    float *logits;
+    size_t bytes;
+    sampled drawn[2];
+} wanted;
+
+static void single(rig *r, wanted *w, uint32_t step) {
     step_result out;
     err e;
-    fill_script(s, step, r);
-    ck_assert_msg(engine_submit(r->engine, &s->b, &e) == OK, "%s", e.text);
+    init_script(&w->s, r);
+    fill_script(&w->s, step, r);
+    ck_assert_msg(engine_submit(r->engine, &w->s.b, &e) == OK, "%s", e.text);
     ck_assert_int_eq(engine_collect(r->engine, &out, &e), OK);
-    *bytes = sizeof(float) * s->b.n_logit_rows * r->n_vocab;
-    float *copy = malloc(*bytes);
-    ck_assert_ptr_nonnull(copy);
-    memcpy(copy, out.logits, *bytes);
-    memcpy(drawn, out.token, s->b.n_seqs * sizeof *drawn);
-    return copy;
+    w->bytes = sizeof(float) * w->s.b.n_logit_rows * r->n_vocab;
+    w->logits = malloc(w->bytes);
+    ck_assert_ptr_nonnull(w->logits);
+    memcpy(w->logits, out.logits, w->bytes);
+    memcpy(w->drawn, out.token, w->s.b.n_seqs * sizeof *w->drawn);
 }
 
-static void compare(const char *name, rig *r, uint32_t n, uint32_t threads) {
+static void check_step(const char *name, ranks *all, const wanted *w, uint32_t step) {
+    const step_result got = collect(all);
+    ck_assert_msg(memcmp(got.logits, w->logits, w->bytes) == 0,
+                  "%s on %u ranks, %u stages, %u threads: step %u has other bits", name, all->n,
+                  all->n_stages, all->m[0].opt.n_threads, step);
+    for (uint32_t i = 0; i < w->s.b.n_seqs; i++)
+        ck_assert_int_eq(got.token[i].token, w->drawn[i].token);
+}
+
+/* n ranks of each stage; with stages the next step is submitted before one is collected. */
+static void compare(const char *name, rig *r, uint32_t n, uint32_t n_stages, uint32_t threads) {
     engine_options o = r->opt;
+    wanted w[N_STEPS];
     ranks all;
-    script s;
     o.n_threads = threads;
-    open_ranks(&all, n, r->model, &o);
-    init_script(&s, r);
     rig_poison(r);
-    for (uint32_t step = 0; step < 4; step++) {
-        sampled drawn[2];
-        size_t bytes;
-        float *want = single(r, &s, step, drawn, &bytes);
-        const step_result got = run_ranks(&all, &s.b);
-        ck_assert_msg(memcmp(got.logits, want, bytes) == 0,
-                      "%s on %u ranks of %u threads: step %u has other bits", name, n, threads,
-                      step);
-        for (uint32_t i = 0; i < s.b.n_seqs; i++)
-            ck_assert_int_eq(got.token[i].token, drawn[i].token);
-        free(want);
+    for (uint32_t i = 0; i < N_STEPS; i++) single(r, &w[i], i);
+    open_ranks(&all, n, n_stages, r->model, &o);
+    for (uint32_t i = 0; i < N_STEPS; i++) {
+        submit(&all, &w[i].s.b);
+        if (i + 1 >= all.depth)
+            check_step(name, &all, &w[i + 1 - all.depth], i + 1 - all.depth);
     }
+    for (uint32_t i = N_STEPS + 1 - all.depth; i < N_STEPS; i++)
+        check_step(name, &all, &w[i], i);
     close_ranks(&all, OK);
+    for (uint32_t i = 0; i < N_STEPS; i++) free(w[i].logits);
 }
 
 /* The most ranks up to MAX_RANKS that a model can be cut into, by the query heads of its layers. */
@@ -191,26 +232,41 @@ static uint32_t most_ranks(const program *p) {
     return n;
 }
 
-static void check_model(const char *name, const char *path, engine_options o) {
-    static const uint32_t counts[] = {1, 2, 3, 4, 8};
-    rig r;
-    model *part;
+/* Else it says why not, by name. */
+static bool can_cut(const char *name, const model *m, const shard *part) {
+    model *own;
     err e;
+    if (model_shard(&own, m, part, &e) == OK) {
+        model_close(own);
+        return true;
+    }
+    ck_assert_msg(e.code == ERR_UNSUPPORTED && e.field[0], "%s: %s", name, e.text);
+    printf("%s: %s\n", name, e.text);
+    return false;
+}
+
+static void check_stages(const char *name, rig *r, bool tensor) {
+    const uint32_t n_layers = r->model->program.config.n_layers;
+    for (uint32_t n = 2; n <= 4 && n <= n_layers; n++) {
+        const shard part = {.n_ranks = 1, .n_stages = n};
+        if (!can_cut(name, r->model, &part)) continue;
+        compare(name, r, 1, n, n == 2 ? 2 : 1);
+        if (n == 2 && tensor) compare(name, r, 2, 2, 1);
+    }
+}
+
+static void check_model(const char *name, const char *path, engine_options o) {
+    static const uint32_t counts[] = {2, 3, 4, 8};
+    rig r;
     o.n_threads = 2;
     rig_open(&r, path, &o);
     const uint32_t most = most_ranks(&r.model->program);
-    const shard two = {.n_ranks = 2};
-    if (model_shard(&part, r.model, &two, &e) != OK) {
-        ck_assert_msg(e.code == ERR_UNSUPPORTED && e.field[0], "%s: %s", name, e.text);
-        printf("%s: %s\n", name, e.text);
-        rig_close(&r);
-        return;
-    }
-    model_close(part);
+    const bool tensor = can_cut(name, r.model, &(shard){.n_ranks = 2});
     for (size_t i = 0; i < sizeof counts / sizeof *counts; i++)
-        if (counts[i] > 1 && counts[i] <= most)
-            compare(name, &r, counts[i], counts[i] == 2 ? 2 : 1);
-    printf("%s: the same bits on up to %u ranks\n", name, most);
+        if (tensor && counts[i] <= most)
+            compare(name, &r, counts[i], 1, counts[i] == 2 ? 2 : 1);
+    check_stages(name, &r, tensor);
+    if (tensor) printf("%s: the same bits on up to %u ranks\n", name, most);
     rig_close(&r);
 }
 
@@ -296,33 +352,72 @@ START_TEST(the_real_model_on_two_ranks) {
     rig r;
     engine_options o = rig_options();
     rig_open(&r, path, &o);
-    compare(path, &r, 2, 1);
-    if (!RIG_SANITIZED) compare(path, &r, 3, 1);
+    compare(path, &r, 2, 1, 1);
+    if (!RIG_SANITIZED) compare(path, &r, 3, 1, 1);
+    compare(path, &r, 1, 2, 1);
     rig_close(&r);
 }
 END_TEST
 
 /* ---- a rank that does not come ---- */
 
-START_TEST(a_meeting_has_a_deadline) {
-    const group_shape s = {.n_ranks = 2, .step_bytes = 64, .values_bytes = 64};
-    const uint64_t n = group_lay(&s).bytes;
-    void *memory = aligned_alloc(4096, n);
+/* Memory of a group of two, which is not of a model, and rank 0's side of it. */
+static void *small_group(group *g, uint32_t n_stages, uint64_t *bytes) {
+    const group_shape s = {.n_ranks = 2,
+                           .n_stages = n_stages,
+                           .depth = 1,
+                           .step_bytes = 64,
+                           .stage[0] = {.values_bytes = 64, .sent_bytes = 64}};
+    *bytes = group_lay(&s).bytes;
+    void *memory = aligned_alloc(4096, *bytes);
+    ck_assert_ptr_nonnull(memory);
+    memset(memory, 0, *bytes);
+    group_init(g, memory, &s, "1.0");
+    g->deadline_ms = 300;
+    return memory;
+}
+
+/* Of a meeting, and of what a stage sends. */
+START_TEST(a_wait_has_a_deadline) {
     group g, other;
+    uint64_t n;
     err e;
-    memset(memory, 0, n);
-    group_init(&g, memory, &s, "1.0");
-    g.deadline_ms = 300;
+    void *memory = small_group(&g, 1 + (uint32_t)_i, &n);
     const uint64_t start = clock_us();
-    ck_assert(!group_meet(&g));
+    ck_assert(_i ? !group_receive(&g, 1, 1) : !group_meet(&g));
     const uint64_t took = clock_us() - start;
     ck_assert_msg(took > 250000 && took < 3000000, "%llu us", (unsigned long long)took);
     ck_assert_int_eq(group_error(&g, &e), ERR_DEVICE);
     ck_assert_str_eq(e.text, "rank 1 of 2 did not answer within 300 ms");
     /* It comes too late, and learns it at once. */
     ck_assert_int_eq(group_join(&other, memory, n, 1, "1.0", &e), OK);
-    ck_assert(!group_meet(&other));
+    ck_assert(_i ? !group_receive(&other, 0, 1) : !group_meet(&other));
     ck_assert_uint_eq(group_await(&other), 0);
+    free(memory);
+}
+END_TEST
+
+static void *work_slowly(void *arg) {
+    group *g = arg;
+    for (int i = 0; i < 10; i++) {
+        group_beat(g);
+        usleep(100000);
+    }
+    group_send(g);
+    return NULL;
+}
+
+/* Who is at work is not given up, however long it takes. */
+START_TEST(a_slow_stage_is_waited_for) {
+    group g, other;
+    uint64_t n;
+    err e;
+    pthread_t t;
+    void *memory = small_group(&g, 2, &n);
+    ck_assert_int_eq(group_join(&other, memory, n, 1, "1.0", &e), OK);
+    ck_assert_int_eq(pthread_create(&t, NULL, work_slowly, &other), 0);
+    ck_assert(group_receive(&g, 1, 1));
+    pthread_join(t, NULL);
     free(memory);
 }
 END_TEST
@@ -336,12 +431,13 @@ START_TEST(a_step_that_is_not_right_breaks_the_group) {
     err e;
     o.max_model_len = 64;
     rig_open(&r, "tests/golden/families/qwen3.gguf", &o);
-    open_ranks(&all, 2, r.model, &o);
+    open_ranks(&all, 2, 1, r.model, &o);
     init_script(&s, &r);
     fill_script(&s, 0, &r);
-    run_ranks(&all, &s.b);
+    submit(&all, &s.b);
+    collect(&all);
     group *g = &all.m[0].group;
-    tables_head *h = (tables_head *)(void *)(g->base + g->at.step);
+    tables_head *h = group_step_at(g, 1);
     const uint64_t bytes = h->bytes;
     if (_i == 1) h->version++;
     if (_i == 2) h->n_rows++;
@@ -357,19 +453,21 @@ START_TEST(a_step_that_is_not_right_breaks_the_group) {
 END_TEST
 
 START_TEST(another_version_does_not_join) {
-    const group_shape s = {.n_ranks = 3, .step_bytes = 64, .values_bytes = 64};
-    const uint64_t n = group_lay(&s).bytes;
-    void *memory = aligned_alloc(4096, n);
     group g, other;
+    uint64_t n;
     err e;
-    memset(memory, 0, n);
-    ck_assert_int_eq(group_join(&other, memory, n, 1, "1.0", &e), ERR_UNAVAILABLE);
-    group_init(&g, memory, &s, "1.0");
+    void *memory = small_group(&g, 1, &n);
+    group_head *h = group_head_of(&g);
     ck_assert_int_eq(group_join(&other, memory, n, 1, "1.1", &e), ERR_UNAVAILABLE);
     ck_assert_ptr_nonnull(strstr(e.text, "rank 1 is vramd 1.1"));
     ck_assert_int_eq(group_join(&other, memory, n - 4096, 1, "1.0", &e), ERR_UNAVAILABLE);
-    ck_assert_int_eq(group_join(&other, memory, n, 3, "1.0", &e), ERR_UNAVAILABLE);
-    group_head_of(&g)->version++;
+    ck_assert_int_eq(group_join(&other, memory, n, 2, "1.0", &e), ERR_UNAVAILABLE);
+    h->shape.n_stages = 0;
+    ck_assert_int_eq(group_join(&other, memory, n, 1, "1.0", &e), ERR_UNAVAILABLE);
+    h->shape.n_stages = 1;
+    h->version++;
+    ck_assert_int_eq(group_join(&other, memory, n, 1, "1.0", &e), ERR_UNAVAILABLE);
+    h->magic = 0;
     ck_assert_int_eq(group_join(&other, memory, n, 1, "1.0", &e), ERR_UNAVAILABLE);
     free(memory);
 }
@@ -382,7 +480,8 @@ int main(void) {
     tcase_add_loop_test(t, options_change_nothing, 0, 4);
     tcase_add_loop_test(t, odd_shapes_give_the_bits_of_one, 0, 6);
     tcase_add_test(t, the_real_model_on_two_ranks);
-    tcase_add_test(t, a_meeting_has_a_deadline);
+    tcase_add_loop_test(t, a_wait_has_a_deadline, 0, 2);
+    tcase_add_test(t, a_slow_stage_is_waited_for);
     tcase_add_loop_test(t, a_step_that_is_not_right_breaks_the_group, 0, 3);
     tcase_add_test(t, another_version_does_not_join);
     return check_run(s);

@@ -142,9 +142,9 @@ START_TEST(stages_have_all_layers) {
                 next++;
             }
             ck_assert_uint_eq(n_ops(p, OP_EMBED), s == 0);
-            ck_assert_uint_eq(n_ops(p, OP_RECV), s > 0);
-            ck_assert_uint_eq(n_ops(p, OP_SEND), s + 1 < n);
-            ck_assert_uint_eq(n_ops(p, OP_SAMPLE), s + 1 == n);
+            ck_assert_uint_eq(n_ops(p, OP_RECV), n > 1); /* the first: logits */
+            ck_assert_uint_eq(n_ops(p, OP_SEND), n > 1);
+            ck_assert_uint_eq(n_ops(p, OP_SAMPLE), s == 0);
             model_close(m);
         }
         ck_assert_uint_eq(next, 7);

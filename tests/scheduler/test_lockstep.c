@@ -95,7 +95,54 @@ START_TEST(a_sequence_that_may_draw_no_token_ends_and_says_so) {
 }
 END_TEST
 
+/* Steps of an engine of several stages: a sequence is in one of those in flight, and each has a part of
+ * them. */
+START_TEST(apart_steps_share_those_that_decode) {
+    sched_config c = drive_config();
+    drive *d;
+    c.apart = true;
+    d = drive_new(c);
+    const uint32_t n = 3;
+    uint32_t rows[4] = {0};
+    for (uint32_t i = 1; i <= n; i++) submit(d, 3, 40, false, i);
+    const sched_step *a = drive_plan(d); /* all prompts */
+    ck_assert(a && a->n_seqs == n && !drive_plan(d));
+    drive_commit(d, a, DRIVE_WORD);
+    a = drive_plan(d);
+    for (int i = 0; i < 12; i++) {
+        const sched_step *b = drive_plan(d); /* a is uncommitted */
+        ck_assert(a && b && a->n_seqs + b->n_seqs == n && b->n_seqs <= 2 && a->n_seqs <= 2);
+        for (uint32_t u = 1; u <= n; u++) {
+            ck_assert((drive_entry(a, u) != NULL) != (drive_entry(b, u) != NULL));
+            rows[u] += drive_entry(a, u) != NULL;
+        }
+        drive_commit(d, a, DRIVE_WORD);
+        a = b;
+    }
+    for (uint32_t u = 1; u <= n; u++) ck_assert_uint_eq(rows[u], 6);
+    drive_free(d);
+}
+END_TEST
+
+/* Alone, a sequence has a row as soon as its token is known. */
+START_TEST(apart_steps_wait_for_a_lone_sequence) {
+    sched_config c = drive_config();
+    drive *d;
+    c.apart = true;
+    d = drive_new(c);
+    submit(d, 3, 4, false, 1);
+    for (uint32_t i = 0; i < 4; i++) {
+        const sched_step *st = drive_plan(d);
+        ck_assert(st && st->n_seqs == 1 && !drive_plan(d));
+        drive_commit(d, st, DRIVE_WORD);
+    }
+    ck_assert_ptr_null(drive_plan(d));
+    drive_free(d);
+}
+END_TEST
+
 CHECK_MAIN("lockstep", in_lockstep_a_row_is_planned_only_after_the_token_before_it_is_committed,
            others_keep_two_steps_in_flight_beside_it, a_prompt_in_chunks_is_not_held_up,
            it_comes_back_from_preemption_in_lockstep,
-           a_sequence_that_may_draw_no_token_ends_and_says_so)
+           a_sequence_that_may_draw_no_token_ends_and_says_so,
+           apart_steps_share_those_that_decode, apart_steps_wait_for_a_lone_sequence)

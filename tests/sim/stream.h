@@ -611,8 +611,9 @@ static inline bool stream_plan(stream *m) {
     if (!st) return false;
     for (uint32_t i = 0; i < st->n_seqs; i++) {
         stream_request *q = &m->r[st->seq[i].user];
-        if (q->spec.lockstep) CHECK(!q->unknown && st->seq[i].input_from < 0);
-        m->n_lockstep += q->spec.lockstep && i < st->n_decode_seqs;
+        const bool lockstep = q->spec.lockstep || m->cfg.apart;
+        if (lockstep) CHECK(!q->unknown && st->seq[i].input_from < 0);
+        m->n_lockstep += lockstep && i < st->n_decode_seqs;
         q->unknown = st->seq[i].sample;
         m->n_guessed += st->seq[i].n_draft;
     }

@@ -31,6 +31,7 @@ static inline void stream_open(stream *m) {
     m->cfg.max_prefill_share = stream_take(m, 8);
     m->depth = 1 + stream_take(m, 2);
     m->cfg.depth = m->depth;
+    m->cfg.apart = m->depth == 2 && m->cfg.max_prefill_share == 3;
     m->cfg.prefix_cache = stream_take(m, 4) > 0;
     m->cfg.n_groups = 1 + stream_take(m, 3);
     for (uint32_t k = 0; k < m->cfg.n_groups; k++) {

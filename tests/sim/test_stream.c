@@ -75,7 +75,7 @@ START_TEST(random_streams_keep_every_promise) {
     ck_assert_uint_gt(sum.n_lockstep, STREAMS);
     ck_assert_uint_gt(sum.n_passes, STREAMS / 50);
     /* Of all steps and events. A change of what is planned, and only such, changes it. */
-    ck_assert_uint_eq(sum.hash, 16429314145537997339u);
+    ck_assert_uint_eq(sum.hash, 9421143618807645348u);
 }
 END_TEST
 
@@ -84,7 +84,7 @@ START_TEST(random_streams_in_tiny_windowed_pools_with_slow_readers_do_too) {
     ck_assert_uint_gt(sum.n_ended, STREAMS);
     ck_assert_uint_gt(sum.n_preemptions, STREAMS / 20);
     ck_assert_uint_gt(sum.n_forked, STREAMS / 20);
-    ck_assert_uint_eq(sum.hash, 17743947630986183541u);
+    ck_assert_uint_eq(sum.hash, 4617779535573593225u);
 }
 END_TEST
 
