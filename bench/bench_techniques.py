@@ -17,6 +17,7 @@ import batching
 import weights
 from bench_common import *
 
+NOT_HELD = ("http", "loading")     # classes whose plan is a limit, or of loading alone
 UNDER_LOAD = "batching under load" # with T=batching; bench/batching.py
 WEIGHTS = "weights"                # bench/weights.py
 QAT = "qat"                        # bench/run.sh qat, a file of its own
@@ -100,6 +101,11 @@ TECHNIQUES = {
                      ("continuous batching", instead("continuous"), "BF16"), ("prefixes shared", instead(prefixes=True), "BF16"),
                      ("all, with Q4_0", instead("continuous", "fused", "int8", True), "Q4_0")],
         "load": (shared_prompts, 12)},
+    "parallel": {
+        "about": "24 requests of 8 to 31 prompt tokens and 4 to 64 output tokens over 12 connections, 6 sequences at once",
+        "options": ["--max-num-seqs", 6, "--max-model-len", 256, "--kv-cache-tokens", 2048],
+        "variants": [("one process", []), ("2 ranks", ["--tensor-parallel-size", 2]), ("2 stages", ["--pipeline-parallel-size", 2])],
+        "load": (mixed, 12)},
 }
 
 
@@ -112,8 +118,14 @@ def exists(options):
 def account(server):
     with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/v1/memory") as r:
         m = json.load(r)
-    by = {c["class"]: c["plan_bytes"] for c in m["classes"]}
-    return {"bytes": m["plan_bytes"], "kv_bytes": by["kv"], "workspace_bytes": by["workspace"]}
+    ranks = [m, *m.get("ranks", [])[1:]]
+    by = [{c["class"]: c["plan_bytes"] for c in r["classes"]} for r in ranks]
+    out = {key: sum(b[c] for b in by) for key, c in (("kv_bytes", "kv"), ("workspace_bytes", "workspace"))}
+    out["bytes"] = sum(sum(v for c, v in b.items() if c != "loading") for b in by) if len(ranks) > 1 else m["plan_bytes"]
+    if len(ranks) > 1:
+        out["ranks"] = [{"plan_bytes": sum(x["plan_bytes"] for x in r["classes"] if x["class"] not in NOT_HELD),
+                         "ledger_bytes": sum(x["ledger_bytes"] for x in r["classes"] if x["class"] not in NOT_HELD)} for r in ranks]
+    return out
 
 
 def measure(server, t, seed):
@@ -202,6 +214,10 @@ def table(name, doc):
         out.append(f"| {r['variant']} | {mib(r['bytes'])} | {mib(r['kv_bytes'])} | {mib(r['workspace_bytes'])} | {n(r['tokens_per_s'])} | "
                    f"{r['ratio']:.2f} | {n(r['ttft_ms_p50'])} / {n(r['ttft_ms_p99'])} | {n(r['itl_ms_p50'])} | "
                    f"{n(r['e2e_ms_p50'])} / {n(r['e2e_ms_p99'])} |")
+    for r in rows:
+        if r.get("ranks"):
+            out += ["", f"{r['variant']}, bytes planned and held by each: " + "; ".join(
+                f"{x['plan_bytes']:,} and {x['ledger_bytes']:,}" for x in r["ranks"]) + " (but requests' memory, whose plan is a limit)."]
     return "\n".join(out) + "\n"
 
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs one benchmark and stores its rows under bench/results/ with the CPU's flags.
-#   bench/run.sh engine|activations|kv|http|metrics|startup|slo|fair|simulate|quantize|kv_disk|models|moe|state|quantize_methods|qat|fit|scheduler|linear|published|grammar|resize|structured|speculation|tokenizer|template|reply [OPTIONS of the script]
+#   bench/run.sh engine|activations|kv|http|metrics|startup|slo|fair|simulate|quantize|kv_disk|models|moe|state|quantize_methods|qat|fit|scheduler|linear|published|grammar|resize|structured|speculation|ranks|tokenizer|template|reply [OPTIONS of the script]
 # VRAMD_PEER_LLAMA: llama.cpp's build/bin (bench/build_peer.sh prints it); without it, vramd alone.
 set -eu
 cd "$(dirname "$0")/.."
@@ -20,6 +20,9 @@ kv)
 http) python3 bench/bench_http.py "$@" ;;
 resize) python3 bench/bench_resize.py "$@" ;;
 structured) python3 bench/bench_structured.py "$@" ;;
+ranks)
+  make -s BUILD="$BUILD" "$BUILD/vramd" "$BUILD/bench_ranks"
+  python3 bench/bench_ranks.py "$@" ;;
 speculation) python3 bench/bench_speculation.py "$@" ;;
 metrics) python3 bench/bench_metrics.py "$@" ;;
 slo) python3 bench/bench_slo.py "$@" ;;
