@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Tokens per second of several processes that share a model, against one of as many threads: servers side by side, which
 get the same requests in turn; ratios are medians of the rounds'. Answers are compared: they must be equal. Then what a step's
-broadcast and a meeting take (bench_ranks.c).
+broadcast and a meeting take (bench_ranks.c). temperature: 1, of which rank 0 draws alone, and 0.
 
     bench_ranks.py [--model FILE] [--rounds N] [--streams 1,8] [--tokens N]"""
 
@@ -14,15 +14,15 @@ VARIANTS = {"1 rank, 2 threads": [], "2 ranks, 1 thread": ["--tensor-parallel-si
 BARS = {"ratio": 0.85, "ratio_8b": 0.97, "broadcast_p50_us": 5}
 
 
-def bodies(streams, n_prompt, tokens, seed):
+def bodies(streams, n_prompt, tokens, seed, temperature=1):
     r = random.Random(f"{streams} {seed}")
-    return [{"prompt": [r.randrange(1000, 30000) for _ in range(n_prompt)], "max_tokens": tokens, "temperature": 1, "seed": i, "ignore_eos": True,
+    return [{"prompt": [r.randrange(1000, 30000) for _ in range(n_prompt)], "max_tokens": tokens, "temperature": temperature, "seed": i, "ignore_eos": True,
              "stream": True, "stream_options": {"include_usage": True}} for i in range(streams)]
 
 
-def rate(server, streams, o, seed):
+def rate(server, streams, temperature, o, seed):
     """Tokens per second from the first token of the first stream to the last of the last: of decoding alone."""
-    got = run_load(server.port, streams, bodies(streams, o.prompt, o.tokens, seed))
+    got = run_load(server.port, streams, bodies(streams, o.prompt, o.tokens, seed, temperature))
     if not all(g["ok"] for g in got):
         sys.exit("a request failed")
     first = min(g["start_us"] + g["ttft_us"] for g in got)
@@ -50,14 +50,14 @@ def measure(o):
         said = [answer(s) for s in servers.values()]
         if any(x != said[0] for x in said):
             sys.exit("the answers differ")
-        for streams in o.streams:
+        for streams, temperature in [(s, t) for s in o.streams for t in (1, 0)]:
             runs = {name: [] for name in servers}
             for i in range(o.rounds):
                 for name in list(servers) if i % 2 == 0 else list(servers)[::-1]:
-                    runs[name].append(rate(servers[name], streams, o, i))
+                    runs[name].append(rate(servers[name], streams, temperature, o, i))
             base = runs[next(iter(runs))]
             for name, v in runs.items():
-                rows.append({"what": "decoding", "streams": streams, "variant": name, "tokens_per_s": round(median(v), 1),
+                rows.append({"what": "decoding", "streams": streams, "temperature": temperature, "variant": name, "tokens_per_s": round(median(v), 1),
                              "ratio": round(median([a / b for a, b in zip(v, base)]), 3)})
                 print(rows[-1], flush=True)
     finally:

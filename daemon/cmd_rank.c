@@ -92,6 +92,7 @@ static status load(member *r, err *e) {
     }
     CHECK(ledger_reserve(m->ledger, MEM_RUNTIME, terms_sum(&p->terms, MEM_RUNTIME)));
     CHECK(ledger_reserve(m->ledger, MEM_LOADING, m->header_bytes));
+    group_populate(&r->group);
     m->engine_opt.group = &r->group;
     s = engine_open(&r->engine, m->backend, r->own, &m->engine_opt, m->ledger, NULL, e);
     if (s == OK)
