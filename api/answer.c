@@ -106,22 +106,17 @@ static void encode(void *arg) {
                                pool_chunks(port->grammars), &a->compiled, &a->encode_error);
 }
 
-static void submit_all(answer *a);
+static void submit_all(void *arg);
 
 static void encoded(void *arg) {
     answer *a = arg;
-    http_request *rq = a->rq;
-    rq->lent = false;
     if (a->compiled) {
         a->grammar = grammars_add(&a->rq->served->grammars, a->p.form.key, a->compiled);
         if (!a->grammar)
             a->encode_status =
                 err_set(&a->encode_error, ERR_NO_MEMORY, "no memory for a grammar");
     }
-    if (!rq->gone) submit_all(a);
-    http *h = a->app->http;
-    http_unref(rq);
-    http_flush(h);
+    http_take_back(a->rq, submit_all, a);
 }
 
 void answer_start(answer *a) {
@@ -131,11 +126,7 @@ void answer_start(answer *a) {
     if (a->p.form.build) a->grammar = grammars_find(&a->rq->served->grammars, a->p.form.key);
     if (needs_grammar(a)) grammars_make_space(&a->rq->served->grammars);
     if (bytes > ANSWER_INLINE_BYTES || needs_grammar(a)) {
-        http_ref(a->rq);
-        a->rq->lent = true;
-        if (a->rq->served->port->ops->offload(a->rq->served->port, encode, encoded, a)) return;
-        a->rq->lent = false;
-        http_unref(a->rq);
+        if (app_lend(a->rq, a->rq->served->port, encode, encoded, a)) return;
         err e;
         err_set(&e, ERR_BUSY, "too many long prompts and new grammars at once");
         app_refuse(a->app, a->rq, &e);
@@ -410,7 +401,8 @@ static bool submit_more(answer *a) {
     return true;
 }
 
-static void submit_all(answer *a) {
+static void submit_all(void *arg) {
+    answer *a = arg;
     err e = a->encode_error;
     status s = a->encode_status;
     if (s != OK) {

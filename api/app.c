@@ -117,6 +117,13 @@ bool app_may_administer(const app *app, const http_request *rq, const char *what
     return false;
 }
 
+bool app_lend(http_request *rq, port *p, void (*work)(void *), void (*done)(void *),
+              void *arg) {
+    if (!p->ops->offload(p, work, done, arg)) return false;
+    http_lend(rq); /* in time: the loop comes to done later */
+    return true;
+}
+
 void app_json(http_request *rq, const buf *b) {
     if (b->failed)
         http_refuse_memory(rq);

@@ -131,6 +131,9 @@ bool app_may_administer(const app *, const http_request *, const char *what, fai
 /* The next name in a list separated by commas, from *at on, which moves behind it; false: none
  * is left. Blanks around a name are not part of it. */
 bool app_next_name(const char **at, str *name);
+/* The request's memory goes to a thread of the port's pool: work(arg) there, then done(arg) on the loop, which ends
+ * with http_take_back. False: the pool is busy, and nothing has happened. */
+bool app_lend(http_request *, port *, void (*work)(void *), void (*done)(void *), void *arg);
 /* The body of a request for the model, a JSON object in the request's arena. NULL: refused. */
 const json_t *app_body(app *, http_request *);
 /* 404 unless the name is one of the request's model, or "". */

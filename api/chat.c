@@ -141,7 +141,8 @@ static void render_job(void *arg) {
     j->status = chat_prompt(&j->q, &j->a->rq->mem, &j->t, &j->error);
 }
 
-static void start_rendered(const chat_job *j) {
+static void start_rendered(void *arg) {
+    const chat_job *j = arg;
     answer *a = j->a;
     if (j->status != OK) {
         app_refuse(a->app, a->rq, &j->error);
@@ -164,12 +165,7 @@ static void start_rendered(const chat_job *j) {
 
 static void rendered(void *arg) {
     chat_job *j = arg;
-    http_request *rq = j->a->rq;
-    http *h = j->a->app->http;
-    rq->lent = false;
-    if (!rq->gone) start_rendered(j);
-    http_unref(rq);
-    http_flush(h);
+    http_take_back(j->a->rq, start_rendered, j);
 }
 
 void chat_start(app *app, http_request *rq, const json_t *body, const writer *w) {
@@ -184,11 +180,7 @@ void chat_start(app *app, http_request *rq, const json_t *body, const writer *w)
     j->q.answer = a->p.add_generation_prompt;
     j->q.continue_final = a->p.continue_final;
     if (rq->body.len > ANSWER_INLINE_BYTES) {
-        http_ref(rq);
-        rq->lent = true;
-        if (rq->served->port->ops->offload(rq->served->port, render_job, rendered, j)) return;
-        rq->lent = false;
-        http_unref(rq);
+        if (app_lend(rq, rq->served->port, render_job, rendered, j)) return;
         err_set(&j->error, ERR_BUSY, "too many long prompts at once");
         app_refuse(app, rq, &j->error);
         return;

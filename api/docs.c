@@ -73,7 +73,6 @@ static bool is_name(str s) {
 }
 
 typedef struct docs_job {
-    app *app;
     http_request *rq;
     web_asker asker;
     int folder;
@@ -114,7 +113,8 @@ static void refuse_unknown(http_request *rq) {
     http_refuse(rq, &f);
 }
 
-static void answer(docs_job *j) {
+static void answer(void *arg) {
+    docs_job *j = arg;
     http_request *rq = j->rq;
     if (j->text.failed)
         http_refuse_memory(rq);
@@ -126,12 +126,7 @@ static void answer(docs_job *j) {
 
 static void done(void *arg) {
     docs_job *j = arg;
-    http_request *rq = j->rq;
-    http *h = j->app->http;
-    rq->lent = false;
-    if (!rq->gone) answer(j);
-    http_unref(rq);
-    http_flush(h);
+    http_take_back(j->rq, answer, j);
 }
 
 static void read_file(app *a, http_request *rq, str name) {
@@ -140,18 +135,16 @@ static void read_file(app *a, http_request *rq, str name) {
         http_refuse_memory(rq);
         return;
     }
-    *j = (docs_job){.app = a, .rq = rq, .asker = web_asker_of(rq), .folder = a->docs_fd};
+    *j = (docs_job){.rq = rq, .asker = web_asker_of(rq), .folder = a->docs_fd};
     memcpy(j->name, name.ptr, name.len);
     buf_init(&j->text, &rq->mem);
     if (!type_of(j->name)) {
         refuse_unknown(rq);
         return;
     }
-    http_ref(rq);
-    rq->lent = true;
-    if (a->port->ops->offload(a->port, work, done, j)) return;
+    if (app_lend(rq, a->port, work, done, j)) return;
     work(j); /* the pool is busy */
-    done(j);
+    answer(j);
 }
 
 void docs_run(app *a, http_request *rq) {

@@ -118,6 +118,19 @@ void http_flush(http *h) {
     if (h->dirty || h->draining) http_pump(h);
 }
 
+void http_lend(http_request *rq) {
+    http_ref(rq);
+    rq->lent = true;
+}
+
+void http_take_back(http_request *rq, void (*answer)(void *), void *arg) {
+    http *h = rq->priv->h;
+    rq->lent = false;
+    if (!rq->gone) answer(arg);
+    http_unref(rq);
+    http_flush(h);
+}
+
 static void on_mhd_readable(uv_poll_t *p, int status, int events) {
     (void)status, (void)events;
     http_pump(p->data);

@@ -142,5 +142,9 @@ void http_wake(http_request *);
 
 void http_ref(http_request *);
 void http_unref(http_request *);
+/* Another thread has mem from now on, and the request lives until it is taken back. */
+void http_lend(http_request *);
+/* Its mem is the loop's again: answer(arg), unless the client has left meanwhile. The request may be freed then. */
+void http_take_back(http_request *, void (*answer)(void *), void *arg);
 
 #endif

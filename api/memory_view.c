@@ -206,27 +206,26 @@ static void work(void *arg) {
     memory_sample_take(j->app->port, &j->sample);
 }
 
+static void answer(void *arg) {
+    memory_job *j = arg;
+    http_request *rq = j->rq;
+    buf b;
+    buf_init(&b, &rq->mem);
+    if (j->text)
+        write_table(&b, j->app->port, &j->sample);
+    else
+        write_json(&b, j->app);
+    if (b.failed)
+        http_refuse_memory(rq);
+    else
+        http_answer(rq, 200, j->text ? "text/plain; charset=utf-8" : "application/json",
+                    buf_str(&b));
+}
+
 static void done(void *arg) {
     memory_job *j = arg;
-    app *app = j->app;
-    http_request *rq = j->rq;
-    rq->lent = false;
-    app->memory = j->sample;
-    if (!rq->gone) {
-        buf b;
-        buf_init(&b, &rq->mem);
-        if (j->text)
-            write_table(&b, app->port, &j->sample);
-        else
-            write_json(&b, app);
-        if (b.failed)
-            http_refuse_memory(rq);
-        else
-            http_answer(rq, 200, j->text ? "text/plain; charset=utf-8" : "application/json",
-                        buf_str(&b));
-    }
-    http_unref(rq);
-    http_flush(app->http);
+    j->app->memory = j->sample;
+    http_take_back(j->rq, answer, j);
 }
 
 void memory_run(app *app, http_request *rq) {
@@ -241,9 +240,8 @@ void memory_run(app *app, http_request *rq) {
     }
     const char *accept = http_header(rq, "Accept");
     *j = (memory_job){.app = app, .rq = rq, .text = accept && strstr(accept, "text/plain")};
-    http_ref(rq);
-    rq->lent = true;
-    if (app->port->ops->offload(app->port, work, done, j)) return;
+    if (app_lend(rq, app->port, work, done, j)) return;
     work(j); /* the pool is busy: a few milliseconds of the loop's time */
-    done(j);
+    app->memory = j->sample;
+    answer(j);
 }

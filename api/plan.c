@@ -17,20 +17,18 @@ static void work(void *arg) {
     j->status = p->ops->plan(p, j->body, &j->out, &j->error);
 }
 
+static void answer(void *arg) {
+    plan_job *j = arg;
+    if (j->status == OK)
+        app_json(j->rq, &j->out);
+    else
+        app_refuse(j->app, j->rq, &j->error);
+}
+
 static void done(void *arg) {
     plan_job *j = arg;
-    http_request *rq = j->rq;
-    http *h = j->app->http;
     j->app->planning = false;
-    rq->lent = false;
-    if (!rq->gone) {
-        if (j->status == OK)
-            app_json(rq, &j->out);
-        else
-            app_refuse(j->app, rq, &j->error);
-    }
-    http_unref(rq);
-    http_flush(h);
+    http_take_back(j->rq, answer, j);
 }
 
 void plan_run(app *app, http_request *rq) {
@@ -49,14 +47,10 @@ void plan_run(app *app, http_request *rq) {
     }
     *j = (plan_job){.app = app, .rq = rq, .body = body};
     buf_init(&j->out, &rq->mem);
-    http_ref(rq);
-    rq->lent = true;
-    if (!app->planning && rq->served->port->ops->offload(rq->served->port, work, done, j)) {
+    if (!app->planning && app_lend(rq, rq->served->port, work, done, j)) {
         app->planning = true;
         return;
     }
-    rq->lent = false;
-    http_unref(rq);
     err_set(&e, ERR_BUSY, "another plan is being made");
     app_refuse(app, rq, &e);
 }

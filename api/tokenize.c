@@ -48,7 +48,8 @@ static void write_piece(const tokenize_job *j, int32_t id, buf *b) {
     buf_addc(b, '}');
 }
 
-static void answer(tokenize_job *j) {
+static void answer(void *arg) {
+    tokenize_job *j = arg;
     if (j->status != OK) {
         app_refuse(j->app, j->rq, &j->error);
         return;
@@ -92,12 +93,7 @@ static void answer(tokenize_job *j) {
 
 static void done(void *arg) {
     tokenize_job *j = arg;
-    http_request *rq = j->rq;
-    http *h = j->app->http;
-    rq->lent = false;
-    if (!rq->gone) answer(j);
-    http_unref(rq);
-    http_flush(h);
+    http_take_back(j->rq, answer, j);
 }
 
 /* Parses the body; NULL: refused. */
@@ -176,11 +172,7 @@ static void run(tokenize_job *j) {
         answer(j);
         return;
     }
-    http_ref(rq);
-    rq->lent = true;
-    if (rq->served->port->ops->offload(rq->served->port, work, done, j)) return;
-    rq->lent = false;
-    http_unref(rq);
+    if (app_lend(rq, rq->served->port, work, done, j)) return;
     err_set(&e, ERR_BUSY, "too many long texts at once");
     app_refuse(app, rq, &e);
 }
