@@ -82,7 +82,7 @@ class Daemon:
         return self.http.get("/v1/memory").json()
 
     def wait_free(self):
-        for _ in range(200):
+        for _ in range(1200):
             kv = self.memory()["kv"]
             if kv["free"] + kv["cached"] == kv["blocks"]:
                 return

@@ -31,7 +31,7 @@ class Pressure:
         os.write(self.fd, b"x")
 
 
-def settled(d, seconds=10):
+def settled(d, seconds=60):
     end = time.monotonic() + seconds
     while (m := d.memory())["resizing"]:
         assert time.monotonic() < end, m
@@ -39,7 +39,7 @@ def settled(d, seconds=10):
     return check_account(d)
 
 
-def wait(d, what, seconds=10):
+def wait(d, what, seconds=60):
     end = time.monotonic() + seconds
     while not what(m := d.memory()):
         assert time.monotonic() < end, m
@@ -92,10 +92,11 @@ def test_it_grows_back_when_pressure_is_gone(tmp_path):
     p = Pressure(tmp_path)
     d = Daemon(*OPTIONS, *PSI, env=p.env)
     full = d.memory()
+    began = time.monotonic()
     p.event()
-    low, began = wait(d, lambda m: m["pressure"]["events"] == 1), time.monotonic()
-    grown = wait(d, lambda m: m["budget_bytes"] > low["budget_bytes"], 30)
-    assert time.monotonic() - began > 9
+    low = wait(d, lambda m: m["pressure"]["events"] == 1)
+    grown = wait(d, lambda m: m["budget_bytes"] > low["budget_bytes"])
+    assert time.monotonic() - began >= 10  # not before: counted from before the event, so that only the server can be early
     assert grown["budget_bytes"] - low["budget_bytes"] <= max(16 << 20, (full["budget_bytes"] - low["budget_bytes"]) // 4 + 1)
     p.event()
     wait(d, lambda m: m["pressure"]["events"] == 2 and m["budget_bytes"] < grown["budget_bytes"])
@@ -120,14 +121,16 @@ def test_a_trigger_of_the_kernel(tmp_path):
             pytest.skip(f"{path}: {why}")
     d = Daemon(*OPTIONS, *PSI)
     d.wait_log(r"memory pressure: watching \S+/memory(\.pressure)?$")
+    turns = lambda: int(re.search(r"^voluntary_ctxt_switches:\s*(\d+)", open(f"/proc/{d.process.pid}/status").read(), re.M)[1])
     used = lambda: sum(map(int, open(f"/proc/{d.process.pid}/stat").read().split()[13:15])) / os.sysconf("SC_CLK_TCK")
-    before = used()
-    time.sleep(1)
-    assert used() - before < 0.3  # no busy loop
+    before, began = turns(), used()
+    time.sleep(2)
+    # No busy loop: one that asks again at once turns thousands of times, or never sleeps and takes both seconds.
+    assert turns() - before < 200 and used() - began < 1
     d.stop()
     d = Daemon(*OPTIONS, *PSI, env={"MEMORY_PRESSURE_WATCH": "/proc/pressure/cpu"})
     busy = [subprocess.Popen([sys.executable, "-c", SPIN]) for _ in range(2 * os.cpu_count())]
-    m = wait(d, lambda m: m["pressure"]["given_back_bytes"] > 0, 30)
+    m = wait(d, lambda m: m["pressure"]["given_back_bytes"] > 0)
     assert m["pressure"]["events"] >= 1 and m["budget_bytes"] < m["full_budget_bytes"]
     for b in busy:
         b.wait()

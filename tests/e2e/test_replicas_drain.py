@@ -23,14 +23,13 @@ def tiny(tmp_path):
     return ["--model", path, *SMALL]
 
 
-def test_a_leaving_replica_serves_until_its_grace_is_over(tmp_path):
-    d = Daemon(*tiny(tmp_path), "--drain-grace", "3")
+def test_a_leaving_replica_serves_during_its_grace(tmp_path):
+    d = Daemon(*tiny(tmp_path), "--drain-grace", "600")
     r = d.http.post("/v1/completions", json=BODY)
     assert r.status_code == 200 and "connection" not in r.headers
     d.process.send_signal(signal.SIGTERM)
-    d.wait_log("draining: requests are accepted for 3 s more, /health says 503")
-    began = time.monotonic()
-    while time.monotonic() < began + 2:
+    d.wait_log("draining: requests are accepted for 600 s more, /health says 503")
+    for _ in range(20):
         for path in ("/health", "/ready", "/ping"):
             probe = d.http.get(path)
             assert probe.status_code == 503 and "draining" in probe.text, path
@@ -39,17 +38,17 @@ def test_a_leaving_replica_serves_until_its_grace_is_over(tmp_path):
         # On a new connection each time: the answer ends it.
         r = d.http.post("/v1/completions", json=BODY)
         assert r.status_code == 200 and r.headers["connection"].lower() == "close"
-    d.wait_log("draining: no new requests")
-    assert time.monotonic() - began > 2.5
+    d.process.send_signal(signal.SIGTERM)  # a second signal ends the grace
+    assert d.process.wait(60) == 0
     d.stop()
 
 
-def test_a_second_signal_ends_the_grace(tmp_path):
-    d = Daemon(*tiny(tmp_path), "--drain-grace", "600")
+def test_a_grace_is_as_long_as_it_says(tmp_path):
+    d = Daemon(*tiny(tmp_path), "--drain-grace", "1")
+    began = time.monotonic()
     d.process.send_signal(signal.SIGTERM)
-    d.wait_log("draining: requests are accepted for 600 s")
-    d.process.send_signal(signal.SIGTERM)
-    assert d.process.wait(20) == 0
+    d.wait_log("draining: no new requests")
+    assert time.monotonic() - began >= 1  # counted from before the signal: only the server can be early
     d.stop()
 
 

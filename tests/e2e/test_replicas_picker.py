@@ -59,14 +59,14 @@ def test_requests_are_counted_in_the_middle_of_a_long_step():
     sockets = []
     for n in range(1, 5):
         body = json.dumps({"prompt": list(range(1000, 2600)) if n == 1 else [n, n, n], "max_tokens": 1}).encode()
-        began = time.monotonic()
+        end = time.monotonic() + 60  # the step goes on for a second or more, and is over then: what is not counted until its end is found below
         sockets.append(socket.create_connection(("127.0.0.1", d.port), timeout=120))
         sockets[-1].sendall(b"POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
         while True:
             gauges, _ = scrape(d.http)
             if gauges["vllm:num_requests_waiting"] + gauges["vllm:num_requests_running"] == n:
                 break
-            assert time.monotonic() - began < 20, gauges
+            assert time.monotonic() < end, gauges
     steps = re.search(r"^vramd_steps_total\{.*\} (\d+)$", d.http.get("/metrics").text, re.M)
     assert int(steps[1]) == 0, steps[0]  # all are counted, and the first step has not ended
     for s in sockets:

@@ -53,12 +53,16 @@ def test_an_idle_engine_sleeps():
     time.sleep(1)
     before = engine_wakes(d)
     time.sleep(3)
-    assert engine_wakes(d) - before <= 6  # once a second, and some for what else there may be
-    began = time.monotonic()
-    for _ in range(5):  # each comes at the beginning of a sleep
+    assert engine_wakes(d) - before <= 30  # once a second; one that polls, every 10 ms, would have 300
+
+    def seconds():
+        began = time.monotonic()
         d.say("a", max_tokens=1)
+        took = time.monotonic() - began
         d.wait_free()
-    assert time.monotonic() - began < 3
+        return took
+    # Each comes at the beginning of a sleep: one that does not wake the engine waits for most of a second, always.
+    assert any(seconds() < 0.5 for _ in range(40))
     d.stop()
 
 
