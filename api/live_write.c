@@ -56,7 +56,8 @@ void live_rates_make(live_rates *r, const app *a, const live_history *h, const m
 
 #define U64(name, field) json_diff_u64(o, name, now->field, was->field)
 
-static void write_counts(json_diff *o, const live_view *now, const live_view *was) {
+static void write_counts(json_diff *o, const live_view *now, const live_view *was,
+                         bool speculates) {
     const size_t at = json_diff_open(o, "counts");
     U64("prompt_tokens", memory.stats.count.prompt_tokens);
     U64("generated_tokens", memory.stats.count.generated_tokens);
@@ -70,10 +71,15 @@ static void write_counts(json_diff *o, const live_view *now, const live_view *wa
     U64("http_4xx", rates.answers[4]);
     U64("http_5xx", rates.answers[5]);
     U64("client_left", rates.answers[0]);
+    if (speculates) {
+        U64("drafted_tokens", memory.stats.count.speculative_draft_tokens);
+        U64("accepted_tokens", memory.stats.count.speculative_accepted_tokens);
+    }
     json_diff_close(o, at);
 }
 
-static void write_rates(json_diff *o, const live_view *now, const live_view *was) {
+static void write_rates(json_diff *o, const live_view *now, const live_view *was,
+                        bool speculates) {
     const size_t at = json_diff_open(o, "rates");
     json_diff_u64(o, "window_s", LIVE_RATE_S, LIVE_RATE_S);
     json_diff_milli(o, "prompt_tokens_per_s", now->rates.prompt_tokens,
@@ -84,7 +90,7 @@ static void write_rates(json_diff *o, const live_view *now, const live_view *was
     U64("running", memory.stats.n_running);
     U64("waiting", memory.stats.n_waiting);
     U64("preempted", memory.stats.n_preempted);
-    write_counts(o, now, was);
+    write_counts(o, now, was, speculates);
     json_diff_close(o, at);
 }
 
@@ -267,12 +273,12 @@ static void write_head(json_diff *o, const live *l, const live_stream *s) {
     buf *b = o->out;
     buf_addf(b, ",\"start\":\"%016" PRIx64 "\",\"time\":%lld,\"version\":\"" VRAMD_VERSION "\"",
              l->start, (long long)time(NULL));
-    buf_addf(b, ",\"may\":{\"resize\":%s,\"keys\":\"%s\"},\"interval_s\":%.1f",
+    buf_addf(b, ",\"may\":{\"resize\":%s,\"keys\":\"%s\"},\"docs\":%s,\"interval_s\":%.1f",
              s->may_resize ? "true" : "false",
              !s->tenant    ? "none"
              : s->all_keys ? "all"
                            : "own",
-             LIVE_TICK_MS / 1e3);
+             l->app->docs_fd < 0 ? "false" : "true", LIVE_TICK_MS / 1e3);
 }
 
 void live_write(buf *b, const live *l, live_stream *s, bool whole) {
@@ -288,7 +294,7 @@ void live_write(buf *b, const live *l, live_stream *s, bool whole) {
     memory_view_write(o, &now->memory, &was->memory);
     json_diff_close(o, at);
     if (!whole) write_sequences(o, &now->memory, &was->memory);
-    write_rates(o, now, was);
+    write_rates(o, now, was, l->app->port->card.speculates);
     write_latencies(o, &now->rates, &was->rates);
     write_keys(o, s);
     write_blocks(o, &now->picture, &was->picture);

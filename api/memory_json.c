@@ -160,6 +160,7 @@ static void write_group(json_diff *o, uint32_t k, const kv_group_view *now,
     U64("cached", cached);
     U64("fenced", fenced);
     U64("peak_used", peak);
+    U64("watermark", watermark);
     json_diff_close(o, at);
 }
 

@@ -102,9 +102,10 @@ typedef struct gen_spec { /* pointers are borrowed until the last event */
 typedef struct kv_group_view {
     uint32_t window; /* tokens that a position sees; 0: all */
     uint64_t block_bytes, blocks, free, used, cached;
-    uint64_t fenced; /* of the used ones: freed, but a step in flight may still read them */
-    uint64_t peak;   /* most used at once, since the start */
-    bool tail;       /* the newest tokens of another group in full precision */
+    uint64_t fenced;    /* of the used ones: freed, but a step in flight may still read them */
+    uint64_t peak;      /* most used at once, since the start */
+    uint64_t watermark; /* that stay free when a request is admitted while others run */
+    bool tail;          /* the newest tokens of another group in full precision */
 } kv_group_view;
 
 /* The tier below memory (kv_disk, kv_host_bytes); budget_bytes 0: there is none. */

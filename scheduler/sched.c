@@ -408,7 +408,8 @@ void sched_read(const sched *s, sched_stats *out) {
                                  .used = blocks_used(b),
                                  .fenced = blocks_fenced(b),
                                  .cached = b->n_cached,
-                                 .peak = b->peak};
+                                 .peak = b->peak,
+                                 .watermark = s->group[k].watermark};
         out->blocks_free += g->free;
         out->blocks_cached += g->cached;
         out->blocks_fenced += g->fenced;

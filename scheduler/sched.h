@@ -256,6 +256,7 @@ typedef struct sched_event {
  * found; the four add up to all blocks. peak: used or fenced at once, since the start. */
 typedef struct sched_blocks_view {
     uint32_t free, used, fenced, cached, peak;
+    uint32_t watermark; /* stay free at admission while others run */
 } sched_blocks_view;
 
 typedef struct sched_stats {

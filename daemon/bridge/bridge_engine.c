@@ -271,6 +271,8 @@ void *bridge_engine_main(void *arg) {
     let_others_go_first();
     b->load_status = machine_load(b->m, &b->load_error);
     if (b->load_status == OK) b->load_status = start_serving(b, &b->load_error);
+    if (b->load_status == OK)
+        publish(b, false); /* the pools as they are before the first step */
     atomic_store(&b->load_state, b->load_status == OK ? LOADED : FAILED);
     uv_async_send(&b->async);
     if (b->load_status != OK) return NULL;

@@ -32,7 +32,8 @@ static void view_kv(const machine *m, const sched_stats *s, kv_view *out) {
                                         .used = g->used + g->fenced,
                                         .cached = g->cached,
                                         .fenced = g->fenced,
-                                        .peak = g->peak};
+                                        .peak = g->peak,
+                                        .watermark = g->watermark};
         out->blocks += blocks;
         out->free += out->group[k].free;
     }

@@ -64,6 +64,7 @@ def test_groups_and_peaks_add_up(daemon):
     (group,) = kv["groups"]
     assert group["window"] == 0 and group["block_bytes"] == kv["block_tokens"] * kv["bytes_per_token"]
     assert group["fenced"] <= group["used"] == 0 < 200 // 16 <= group["peak_used"] <= group["blocks"]
+    assert group["watermark"] == -(-group["blocks"] // 20)  # 50 permille
     assert scrape(daemon)["vramd_kv_blocks_peak"][()] == group["peak_used"]
 
 
