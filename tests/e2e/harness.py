@@ -41,8 +41,8 @@ class Daemon:
         m = self.wait_log(r"READY: curl (https?)://127\.0\.0\.1:(\d+)/")
         self.port = int(m[2])
         self.url = f"{m[1]}://127.0.0.1:{self.port}"
-        self.http = httpx.Client(base_url=self.url, timeout=120, verify=self.verify)
-        self.client = openai.OpenAI(base_url=self.url + "/v1", api_key="none", max_retries=0, timeout=120,
+        self.http = httpx.Client(base_url=self.url, timeout=600, verify=self.verify)
+        self.client = openai.OpenAI(base_url=self.url + "/v1", api_key="none", max_retries=0, timeout=600,
                                     http_client=httpx.Client(verify=self.verify))
         assert self.http.get("/ready").status_code == 200
 
