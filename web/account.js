@@ -98,7 +98,8 @@ export function apply(a, delta) {
   if (sequences) a.memory.sequences = merge_sequences(a.memory.sequences, sequences, delta.t);
   if (rates) merge(a.rates, rates);
   if (blocks) merge_blocks(a.blocks, blocks);
-  if (states && a.states) set_cells(a.states.cells, states.cells);
+  if (states && states.n) a.states = picture_of(states); /* the first picture of a server may come later than its account */
+  else if (states && a.states) set_cells(a.states.cells, states.cells);
   Object.assign(a, rest);
 }
 
@@ -162,14 +163,16 @@ export function kv_bytes(kv) {
 export function one_more(a, n, limits) {
   const kv = a.memory.kv || {}, groups = kv.groups || [];
   const g = groups.find((x) => !x.window && !x.tail) || groups[0];
-  if (!g) return { verdict: 'none' };
+  if (a.memory.models) return { verdict: 'several' };
+  if (limits.max_model_len && n > limits.max_model_len) return { verdict: 'too_long' };
+  if (!g) return { verdict: limits.places && a.rates.running >= limits.places ? 'wait_place' : 'none' };
   const tokens = g.window ? Math.min(n, g.window) : n;
   const blocks = Math.ceil(tokens / kv.block_tokens), open = g.free + g.cached;
-  const running = a.rates.running, kept = running ? Math.ceil(g.blocks / 20) : 0;
+  const running = a.rates.running, kept = running ? g.watermark : 0;
   const queued = a.memory.sequences.filter((s) => s.state !== 'running').reduce((sum, s) => sum + Math.ceil(s.tokens / kv.block_tokens) - s.blocks, 0);
-  const r = { need: blocks * g.block_bytes, free: open * g.block_bytes, cached: g.cached * g.block_bytes, all: g.blocks * g.block_bytes, blocks, open };
-  if (limits.max_model_len && n > limits.max_model_len) r.verdict = 'too_long';
-  else if (blocks > g.blocks) r.verdict = 'never';
+  const r = { need: blocks * g.block_bytes, free: open * g.block_bytes, cached: g.cached * g.block_bytes, all: g.blocks * g.block_bytes,
+    kept: kept * g.block_bytes };
+  if (blocks > g.blocks) r.verdict = 'never';
   else if (blocks > open) r.verdict = 'wait_memory';
   else if (blocks + kept > open) r.verdict = 'wait_margin';
   else if (blocks + kept + queued > open) r.verdict = 'wait_queue';

@@ -1,6 +1,6 @@
 /* One turn of the conversation on the page: its text as it comes, tokens in shades of their probability, calls of
  * tools, and the receipt at its end. Every text is a text node. */
-import { h, say, show } from './dom.js';
+import { h, say, say_key, show } from './dom.js';
 import { bytes, count, duration, number, percent, rate } from './format.js';
 import { t } from './i18n.js';
 
@@ -21,7 +21,9 @@ function token_reader(text, hint) {
     if (at) at.classList.remove('at');
     at = span;
     if (span) span.classList.add('at');
-    say(hint, span ? alternatives(span.token) : t('shade_hint'));
+    delete hint.dataset.t;
+    if (span) say(hint, alternatives(span.token));
+    else say_key(hint, 'shade_hint');
   };
   text.addEventListener('pointerover', (e) => e.target.token && point_to(e.target));
   text.addEventListener('pointerleave', () => point_to(null));
@@ -38,9 +40,11 @@ function token_reader(text, hint) {
 function receipt_facts(usage, seconds) {
   const m = usage.memory || {}, kv = m.kv || {}, out = usage.completion_tokens || 0;
   const cached = usage.prompt_tokens_details ? usage.prompt_tokens_details.cached_tokens : 0;
+  const d = usage.completion_tokens_details || {}, drafts = (d.accepted_prediction_tokens || 0) + (d.rejected_prediction_tokens || 0);
   const facts = [['prompt_tokens', count(usage.prompt_tokens)], ['cached_tokens', count(cached)], ['generated_tokens', count(out)]];
+  if (drafts) facts.push(['drafts', `${count(d.accepted_prediction_tokens)} / ${count(drafts)}`]);
   if (kv.peak_bytes !== undefined) {
-    facts.push(['kv_at_peak', `${bytes(kv.peak_bytes)} · ${t('n_blocks', { n: count(kv.peak_blocks) })}`]);
+    facts.push(['kv_at_peak', [`${bytes(kv.peak_bytes)} · ${count(kv.peak_blocks)} `, h('span', { t: 'blocks' })]]);
     facts.push(['preempted_times', count(m.preemptions)]);
   }
   if (m.recomputed_tokens) facts.push(['recomputed_tokens', count(m.recomputed_tokens)]);
@@ -49,7 +53,7 @@ function receipt_facts(usage, seconds) {
   const decode = m.decode_ms ? m.decode_ms / 1e3 : seconds;
   if (decode > 0 && out > 1) facts.push(['tokens_s', rate((out - 1) / decode)]);
   if (kv.byte_seconds !== undefined) facts.push(['byte_seconds', `${number(kv.byte_seconds / 2 ** 20, 2)} MiB·s`]);
-  if (m.prefix && m.prefix.why) facts.push(['prefix_why', t(`why_${m.prefix.why}`)]);
+  if (m.prefix && m.prefix.why) facts.push(['prefix_why', h('span', { t: `why_${m.prefix.why}` })]);
   return facts;
 }
 
@@ -83,9 +87,10 @@ export function turn_el(role, actions) {
     text.append(span);
     if (hint.hidden) {
       show(hint, true);
-      say(hint, t('shade_hint'));
+      say_key(hint, 'shade_hint');
       text.tabIndex = 0;
       text.setAttribute('role', 'group');
+      text.dataset.tLabel = 'answer_tokens';
       text.setAttribute('aria-label', t('answer_tokens'));
     }
   };

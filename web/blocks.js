@@ -1,5 +1,6 @@
 /* The KV cache as a picture: a cell for each block (or for several), in the colour of the sequence that holds it.
  * Pools of layers with a window, and slots of recurrent states, are rows of their own. */
+import { ledger_of } from './account.js';
 import { attr, card, h, keyed, say, show, style } from './dom.js';
 import { colour, forget_colours, sequence_colour } from './colours.js';
 import { bytes, count } from './format.js';
@@ -84,8 +85,9 @@ function describe(self) {
   const [first, n] = run_at(picture.cells, at), what = picture.cells[at];
   const blocks = Math.min(n * picture.stride, picture.n - first * picture.stride);
   const who = what === null ? t('free') : typeof what === 'number' ? t('request_n', { id: what }) : has(WORDS[what]) ? t(WORDS[what]) : what;
-  const place = blocks === 1 ? t('block_at', { first: count(first * picture.stride) })
-    : t('blocks_at', { first: count(first * picture.stride), last: count(first * picture.stride + blocks - 1), n: count(blocks) });
+  const at_first = count(first * picture.stride), last = count(first * picture.stride + blocks - 1);
+  const place = self.slots ? t(blocks === 1 ? 'slot_at' : 'slots_at', { first: at_first, last, n: count(blocks) })
+    : t(blocks === 1 ? 'block_at' : 'blocks_at', { first: at_first, last, n: count(blocks) });
   return `${who} · ${place}${self.unit_bytes ? ` · ${bytes(blocks * self.unit_bytes)}` : ''}`;
 }
 
@@ -128,14 +130,15 @@ function title_of(g) {
 
 const cell_text = (text, stride) => (stride > 1 ? `${text} · ${t('cell_is', { n: stride })}` : text);
 
-function update_pool(p, picture, group, block_tokens) {
+function update_pool(p, picture, group, block_tokens, state_bytes) {
   p.picture = picture;
-  p.unit_bytes = group ? group.block_bytes : 0;
+  p.slots = !group;
+  p.unit_bytes = group ? group.block_bytes : state_bytes / picture.n;
   p.height = group && group.window ? 56 : 252;
   say(p.title, group ? title_of(group) : t('pool_states'));
   const n = count(picture.n);
   const text = cell_text(group ? t('pool_says', { n, tokens: block_tokens, bytes: bytes(group.block_bytes), peak: count(group.peak_used) })
-    : t('states_say', { n }), picture.stride);
+    : t('states_say', { n, bytes: bytes(p.unit_bytes) }), picture.stride);
   say(p.facts, text);
   attr(p.canvas, 'aria-label', group
     ? `${title_of(group)}. ${t('pool_counts', { used: count(group.used), cached: count(group.cached), free: count(group.free) })}`
@@ -163,10 +166,10 @@ export function blocks_card({ chosen, on_pick }) {
   };
   rest();
   const update = (a) => {
-    const kv = a.memory.kv || {}, groups = kv.groups || [];
+    const kv = a.memory.kv || {}, groups = kv.groups || [], states = ledger_of(a.memory).classes.find((c) => c.class === 'state');
     const items = a.blocks.map((b) => ({ key: `g${b.group}`, picture: b, group: groups[b.group] })).filter((i) => i.group);
     if (a.states) items.push({ key: 'states', picture: a.states, group: null });
-    keyed(pools, items, (i) => i.key, (i) => pool_of(i.key).el, (row, i) => update_pool(pool_of(i.key), i.picture, i.group, kv.block_tokens));
+    keyed(pools, items, (i) => i.key, (i) => pool_of(i.key).el, (row, i) => update_pool(pool_of(i.key), i.picture, i.group, kv.block_tokens, states?.plan_bytes));
     show(none, !items.length);
     if (![...made.values()].some((p) => p.at !== null)) rest();
     const fenced = groups.reduce((n, g) => n + g.fenced, 0), sum = (name) => groups.reduce((n, g) => n + g[name] * g.block_bytes, 0);

@@ -47,6 +47,11 @@ export function say(el, text) {
   if (el.textContent !== s) el.textContent = s;
 }
 
+/* A text that follows a change of language. */
+export function say_key(el, key) {
+  set(el, 't', key);
+}
+
 export function attr(el, name, value) {
   if (value === null || value === false) el.removeAttribute(name);
   else if (el.getAttribute(name) !== String(value)) el.setAttribute(name, value);

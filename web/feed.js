@@ -59,13 +59,12 @@ export function tick() {
   tell();
 }
 
-/* What does not change while the server runs; of a server with several models, the first that answers. */
+/* What does not change while the server runs. Of several models there is no one number of places. */
 async function learn(start) {
   learning = true;
   try {
     feed.models = (await get('v1/models')).data || [];
-    const first = feed.models[0];
-    const props = await get(feed.models.length > 1 && first ? `props?model=${encodeURIComponent(first.id)}` : 'props');
+    const props = feed.models.length > 1 ? {} : await get('props');
     if (feed.account && feed.account.start === start) feed.places = props.total_slots ?? null;
   } catch {
     feed.places = null; /* loading, or a model that generates nothing */

@@ -1,25 +1,23 @@
 /* The page's language: which one, and its texts. A text may have {names} that are filled in. */
-import { en } from './words_en.js';
-import { zh } from './words_zh.js';
+import { words } from './words.js';
 
-const WORDS = { en, zh };
 const STORED = 'vramd.language';
 let language = 'en';
 
-export const LANGUAGES = { en: 'English', zh: '中文' };
+export const LANGUAGES = { en: 'English', zh: '中文' }; /* as the texts have them */
 
 export function current() {
   return language;
 }
 
 export function t(key, vars) {
-  const text = WORDS[language][key] ?? WORDS.en[key] ?? key;
+  const text = has(key) ? words[key][language === 'zh' ? 1 : 0] : key;
   return vars ? text.replace(/\{(\w+)\}/g, (all, name) => (name in vars ? vars[name] : all)) : text;
 }
 
 /* Whether the texts have it: names that the server gives may be unknown here. */
 export function has(key) {
-  return key in WORDS.en;
+  return key in words;
 }
 
 function kept() {
@@ -31,7 +29,7 @@ function kept() {
 }
 
 function choose(name) {
-  language = WORDS[name] ? name : 'en';
+  language = name === 'zh' ? 'zh' : 'en';
   document.documentElement.lang = language === 'zh' ? 'zh-Hans' : 'en';
   document.title = t('title');
 }

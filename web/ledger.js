@@ -155,7 +155,7 @@ export function ledger_card() {
     if (all.device) host_table.update(all);
     form.update(a);
     const held = t('held_of', { held: bytes(m.ledger_bytes), budget: bytes(m.budget_bytes), share: percent(m.ledger_bytes / m.budget_bytes) });
-    say(state, [held, why_less(all)].filter(Boolean).join(' · '));
+    say(state, [all.device?.name, held, why_less(all)].filter(Boolean).join(' · '));
   };
   return { el, update };
 }

@@ -16,6 +16,7 @@ const ICONS = {
   auto: 'M12 3a9 9 0 1 0 0 18V3z M12 3a9 9 0 0 1 0 18',
   light: 'M12 8a4 4 0 1 0 0 8 4 4 0 0 0 0-8z M12 2v2 M12 20v2 M2 12h2 M20 12h2 M5 5l1.5 1.5 M17.5 17.5L19 19 M19 5l-1.5 1.5 M6.5 17.5L5 19',
   dark: 'M20 14.5A8.5 8.5 0 0 1 9.5 4 8.5 8.5 0 1 0 20 14.5z',
+  docs: 'M5 4h10a4 4 0 0 1 4 4v12H8a3 3 0 0 1-3-3z M5 17a3 3 0 0 1 3-3h11 M9 8h6',
   key: 'M15 9a4 4 0 1 0-3.6 4L13 14.6h2v2h2v2h3v-3l-5.2-5.2',
   language: 'M12 3a9 9 0 1 0 0 18 9 9 0 0 0 0-18z M3 12h18 M12 3c3 3 3 15 0 18 M12 3c-3 3-3 15 0 18',
 };
@@ -83,6 +84,7 @@ function draw_state() {
   show(banner, said);
   attr(banner, 'class', `banner ${tone}`);
   if (said && banner.textContent !== said.join('')) banner.replaceChildren(h('strong', {}, said[0]), h('span', {}, said[1]));
+  show($('docs'), feed.account && feed.account.docs);
   say($('model'), feed.models.length ? feed.models.map((m) => m.id).join(', ') : '');
   attr($('model'), 'title', feed.account ? `vramd ${feed.account.version || ''}` : null);
   $('main').classList.toggle('stale', !live && p !== 'connecting');
@@ -183,7 +185,7 @@ function kept_theme() {
 function begin() {
   i18n.begin();
   make_views();
-  $('key').append(icon('key'));
+  for (const name of ['key', 'docs']) $(name).append(icon(name));
   $('key').addEventListener('click', ask_key);
   show($('key'), key());
   $('language').addEventListener('click', () => {

@@ -2,8 +2,8 @@
 import { answers } from './answers.js';
 import { blocks_card } from './blocks.js';
 import { chart } from './chart.js';
-import { card, h, keyed, say, show } from './dom.js';
-import { bytes, count } from './format.js';
+import { card, h, heads, keyed, say, show, wide } from './dom.js';
+import { bytes, count, word } from './format.js';
 import { ledger_card } from './ledger.js';
 import { sequences_card } from './sequences.js';
 import { t } from './i18n.js';
@@ -53,14 +53,12 @@ function tier_row() {
 }
 
 function models_row() {
-  const list = h('ul', { class: 'models' });
-  const el = card('', 'models', null, list);
-  el.hidden = true;
+  const body = h('tbody', {}), el = card('models', 'models', null, wide('models', heads(['model', 'state', 'planned', 'allocated', 'requests'], 2), body));
   const update = (a) => {
     const models = a.memory.models || [];
     show(el, models.length);
-    keyed(list, models, (m) => m.id, () => h('li', {}), (row, m) => {
-      say(row, t('model_says', { id: m.id, state: m.state, held: bytes(m.ledger_bytes), plan: bytes(m.plan_bytes), n: m.requests }));
+    keyed(body, models, (m) => m.id, () => h('tr', {}, h('th', { scope: 'row' }), [0, 1, 1, 1].map((n) => h('td', { class: n ? 'n' : '' }))), (row, m) => {
+      [m.id, word('model', m.state), bytes(m.plan_bytes), bytes(m.ledger_bytes), count(m.requests)].forEach((v, i) => say(row.children[i], v));
     });
   };
   return { el, update };
@@ -84,12 +82,13 @@ export function memory_view() {
   const ledger = ledger_card(), blocks = blocks_card({ chosen, on_pick }), sequences = sequences_card({ chosen, on_pick });
   const kv = kv_history(() => account), total = total_history(), tier = tier_row(), models = models_row();
   const history = card('history', 'last_minutes', null, kv.el, total.el);
-  const cards = h('div', { class: 'pair unseen' }, h('div', { class: 'column' }, blocks.el, sequences.el, tier.el), h('div', { class: 'column' }, ledger.el, history, models.el));
+  const cards = h('div', { class: 'pair unseen' }, h('div', { class: 'column' }, models.el, blocks.el, sequences.el, tier.el), h('div', { class: 'column' }, ledger.el, history));
   const el = h('div', { class: 'view memory' }, questions.el, cards);
   const update = (feed) => {
     account = feed.account;
     if (!account) return;
     for (const part of [questions, ledger, blocks, sequences, tier, models]) part.update(account);
+    for (const part of [blocks, sequences, kv]) show(part.el, !account.memory.models); /* of several there are sums alone */
     kv.update(feed.points, Date.now());
     total.update(feed.points, Date.now());
     const has_picture = account.blocks.length || !account.memory.kv?.groups?.length;

@@ -1,6 +1,6 @@
 /* The playground: a chat or a completion with the served model, streamed, with what each answer took. */
 import { turn_el } from './answer.js';
-import { copy_button, h, say, show } from './dom.js';
+import { copy_button, h, say, say_key, show } from './dom.js';
 import { count } from './format.js';
 import { generate } from './generate.js';
 import { t } from './i18n.js';
@@ -225,7 +225,7 @@ class Playground {
       reasoning: turn.ui.add_reasoning,
       calls: (list) => { turn.calls = list; turn.ui.set_calls(list, on_result); },
       usage: (u) => turn.ui.set_usage(u, (performance.now() - turn.began) / 1000),
-      finish: (reason) => say(turn.ui.state, t(`finish_${reason}`)),
+      finish: (reason) => say_key(turn.ui.state, `finish_${reason}`),
     };
   }
 
@@ -244,12 +244,12 @@ class Playground {
     const turn = this.add('assistant', '', [again, copy_button('copy_text', () => turn.text, 'quiet small')]);
     turn.began = performance.now();
     this.busy(control);
-    say(turn.ui.state, t('writing'));
+    say_key(turn.ui.state, 'writing');
     turn.ui.el.scrollIntoView({ block: 'nearest' });
     try {
       await generate(PATHS[this.mode], { ...body, receipt: true }, control.signal, this.sink(turn));
     } catch (e) {
-      say(turn.ui.state, control.signal.aborted ? t('stopped') : '');
+      say_key(turn.ui.state, control.signal.aborted ? 'stopped' : 'phase_failed');
       if (!control.signal.aborted) turn.ui.fail(e.message);
     }
     if (this.control === control) this.busy(null);

@@ -32,7 +32,7 @@ function hit_rate(a, feed) {
 function tiles() {
   const made = TILES.map((tile) => {
     const value = h('p', { class: 'value' }), note = h('p', { class: 'note reserve' });
-    return { ...tile, el: h('section', { class: 'card tile' }, h('h2', { t: tile.name }), value, note), value_el: value, note_el: note };
+    return { ...tile, el: h('section', { class: 'card tile', hidden: Boolean(tile.only) }, h('h2', { t: tile.name }), value, note), value_el: value, note_el: note };
   });
   const update = (a, feed) => {
     for (const tile of made) {
@@ -104,7 +104,7 @@ function charts() {
     ['load_history', chart([
       { name: 'running', class: 'c-out', value: (p) => p.running },
       { name: 'waiting', class: 'c-wait', value: (p) => (p.waiting === null ? null : p.waiting + (p.preempted || 0)) },
-    ], { label: 'load_history', format: count, top: (points) => nice(Math.max(...points.map(load_of), 1)) })],
+    ], { label: 'load_history', format: (v) => (v % 1 ? rate(v) : count(v)), top: (points) => nice(Math.max(...points.map(load_of), 2)) })],
     ['ttft_history', percentiles('ttft')],
     ['itl_history', percentiles('itl')],
   ];

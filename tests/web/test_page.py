@@ -86,10 +86,11 @@ def test_keys_alone(page, daemon):
 
 
 def test_both_languages(page, daemon):
-    en, zh = ({k: v for k, v in re.findall(r"(?<![\w'.])(\w+): '((?:[^'\\]|\\.)*)'", (WEB / f"words_{x}.js").read_text())} for x in ("en", "zh"))
-    assert en.keys() == zh.keys() and len(en) > 250
-    names = {k: set(re.findall(r"\{\w+\}", v)) for k, v in en.items()}
-    assert {k for k, v in zh.items() if set(re.findall(r"\{\w+\}", v)) != names[k]} == set()
+    text, word = (WEB / "words.js").read_text(), r"'((?:[^'\\]|\\.)+)'"
+    rows = re.findall(rf"^  (\w+): \[{word}, {word}\],$", text, re.M)
+    assert len(rows) == text.count(": [") > 250
+    en, zh = {k: e for k, e, _ in rows}, {k: z for k, _, z in rows}
+    assert len(en) == len(rows) and {k for k, e, z in rows if set(re.findall(r"\{\w+\}", e)) != set(re.findall(r"\{\w+\}", z))} == set()
     code = "".join(f.read_text() for f in WEB.glob("*.js") if not f.name.startswith(("words", "dom"))) + (WEB / "index.html").read_text()
     used = set(re.findall(r"\bt\('(\w+)'", code)) | set(re.findall(r"\b(?:t|tLabel|tTitle|tHint): '(\w+)'", code)) | set(re.findall(r'data-t(?:-\w+)?="(\w+)"', code))
     assert used <= en.keys(), used - en.keys()

@@ -1,6 +1,7 @@
 """The playground: chats and completions that stream, with what each answer took, and as code that runs."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -52,6 +53,9 @@ def test_a_chat_with_its_receipt(page, daemon):
     answered(page, 2)
     last = dict(zip(page.texts(".turn:last-child .receipt dt"), page.texts(".turn:last-child .receipt dd")))
     assert int(last["From cache"]) > 0, "the first turn is found again"
+    page.click("#language")
+    said = " ".join(page.texts(".turn:last-child :is(header, .hint-of-token, .receipt)"))
+    assert "模型" in said and "块" in said and not re.search("ended|blocks|Darker|first seen|differs", said), said
 
 
 def test_stop_and_again(page, daemon):
