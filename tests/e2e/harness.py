@@ -46,7 +46,7 @@ class Daemon:
                                     http_client=httpx.Client(verify=self.verify))
         assert self.http.get("/ready").status_code == 200
 
-    def wait_log(self, pattern, seconds=60):
+    def wait_log(self, pattern, seconds=300):
         end = time.monotonic() + seconds
         while not (m := re.search(pattern, self.text(), re.M)):
             assert self.process.poll() is None and time.monotonic() < end, self.text()
