@@ -109,6 +109,11 @@ void engine_unpin(engine *e, void *p) {
     if (e->backend->unpin) e->backend->unpin(e, p);
 }
 
+void engine_expert_stats(const engine *e, expert_stats *out) {
+    *out = (expert_stats){0};
+    if (e->backend->expert_stats) e->backend->expert_stats(e, out);
+}
+
 bool engine_moves_kv(const engine *e) {
     return e->backend->kv_export && e->backend->kv_import;
 }

@@ -68,13 +68,15 @@ typedef struct engine_options {
     uint32_t n_states;
     dtype kv_k, kv_v; /* types of the KV cache */
     activation_dtype activations;
-    bool batch_invariant;  /* CUDA: the same bits whatever else is in the batch */
-    uint32_t n_threads;    /* CPU: 1..256 */
-    cpu_isa isa;           /* CPU */
-    uint32_t device;       /* CUDA: index of the device ... */
-    uint32_t n_sms;        /* ... and its multiprocessors: what the driver's context takes */
-    bool unfused;          /* CPU: attention writes all scores out (attention_unfused.h) */
-    bool hidden;           /* CPU: steps give step_result.hidden, too */
+    bool batch_invariant; /* CUDA: the same bits whatever else is in the batch */
+    uint32_t n_threads;   /* CPU: 1..256 */
+    cpu_isa isa;          /* CPU */
+    uint32_t device;      /* CUDA: index of the device ... */
+    uint32_t n_sms;       /* ... and its multiprocessors: what the driver's context takes */
+    uint32_t
+        expert_slots; /* CPU: experts that are in memory at once, of all layers; 0: all are */
+    bool unfused;     /* CPU: attention writes all scores out (attention_unfused.h) */
+    bool hidden;      /* CPU: steps give step_result.hidden, too */
     pooling_kind pooling;  /* CPU: of OP_POOL */
     bool eager;            /* CUDA, tests: no graphs */
     bool keep_logits;      /* steps give step_result.logits, too */
@@ -168,6 +170,25 @@ typedef struct engine_info {
     bool kv_fixed; /* engine_kv_resize cannot, whatever engine_can_resize says: the device */
 } engine_info;
 
+/* The experts of a model's layers. */
+typedef struct expert_shape {
+    uint32_t n_layers; /* that have some; 0: no layer has */
+    uint32_t n_most;   /* of a layer */
+    uint32_t n_all;    /* of all layers */
+    uint64_t slot_bytes,
+        piece_bytes; /* of one expert, packed, at most; of one reading, as stored */
+} expert_shape;
+
+/* What slots for experts have done since the engine was opened. A turn: a layer of a step has rows for an
+ * expert. */
+typedef struct expert_stats {
+    uint32_t n_slots; /* 0: all experts are in memory */
+    uint64_t hits,
+        misses; /* turns of experts that were in a slot, and of those that were read */
+    uint64_t read_bytes, read_errors;
+    double stalled_s; /* that threads waited for readings, by their number */
+} expert_stats;
+
 /* A backend: what a module under engine/ provides. Required but where NULL is explained. */
 typedef struct backend {
     const char *name;
@@ -194,6 +215,9 @@ typedef struct backend {
     void (*unpin)(engine *, void *p);
     /* engine_kv_resize; NULL: the engine cannot. */
     status (*kv_resize)(engine *, const uint32_t n_blocks[PLAN_MAX_GROUPS], err *);
+    /* engine_options.expert_slots and engine_expert_stats; NULL: the engine has all experts in memory. */
+    expert_shape (*experts)(const program *);
+    void (*expert_stats)(const engine *, expert_stats *out);
 } backend;
 
 extern const backend backend_cpu;
@@ -223,6 +247,8 @@ status engine_collect(engine *, step_result *, err *);
 status engine_kv_resize(engine *, const uint32_t n_blocks[PLAN_MAX_GROUPS], err *);
 bool engine_can_resize(const backend *);
 void engine_describe(const engine *, engine_info *);
+/* Any thread. All zero where the engine has no slots for experts. */
+void engine_expert_stats(const engine *, expert_stats *out);
 /* Only where engine_moves_kv. */
 bool engine_moves_kv(const engine *);
 status engine_kv_export(engine *, uint32_t group, int32_t block, void *out, err *);

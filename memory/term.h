@@ -12,6 +12,7 @@
 /* X(class, name in /metrics and JSON) */
 #define MEM_CLASS_LIST(X)                                                                      \
     X(MEM_WEIGHTS, "weights")                                                                  \
+    X(MEM_EXPERTS, "experts") /* slots for those that are read when rows go to them */         \
     X(MEM_KV, "kv")                                                                            \
     X(MEM_STATE, "state") /* what recurrent layers keep of each sequence */                    \
     X(MEM_ACTIVATIONS, "activations")                                                          \

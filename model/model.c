@@ -225,6 +225,25 @@ status model_keep_rows(const model *m, weight_id id, checkpoint_rows *out, err *
     return checkpoint_rows_open(out, m->file, (size_t)w->tensor, e);
 }
 
+status model_expert_rows(const model *m, weight_id id, expert_store *out, err *e) {
+    CHECK(m->file && id < m->program.n_weights);
+    const weight *w = &m->program.weights[id];
+    const tensor_info t = checkpoint_tensor(m->file, (size_t)w->tensor);
+    const checkpoint_format *f = m->file->format;
+    uint64_t at;
+    CHECK(dtype_bytes(w->type, 1, w->cols, &out->row_bytes));
+    if (!w->turned && !w->run && w->cols == t.ne[0] && f->place &&
+        f->place(m->file, (size_t)w->tensor, &out->fd, &at)) {
+        out->at = at + w->first_row * out->row_bytes;
+        out->stride = t.ne[1] * out->row_bytes;
+        return OK;
+    }
+    err_set(e, ERR_UNSUPPORTED,
+            "tensor %s: its experts cannot be read one by one from this checkpoint", t.name);
+    err_hint(e, "convert the model to GGUF (vramd quantize), or leave expert_memory out");
+    return err_field(e, "%s", t.name);
+}
+
 status model_read_vector(const model *m, weight_id id, float *dst, err *e) {
     CHECK(m->file && id < m->program.n_weights);
     const weight *w = &m->program.weights[id];

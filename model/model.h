@@ -33,6 +33,14 @@ status model_read_turned(const model *, weight_id, uint32_t row, uint32_t n, voi
 /* A weight's rows for whoever reads them when the checkpoint is closed; it is a whole tensor. Errors: as
  * checkpoint_rows_open. */
 status model_keep_rows(const model *, weight_id, checkpoint_rows *out, err *);
+/* Where the matrices of a weight's experts lie in a file, one as long as stride after the other: for
+ * whoever reads them when the checkpoint is closed. */
+typedef struct expert_store {
+    int fd; /* the checkpoint's */
+    uint64_t at, stride, row_bytes;
+} expert_store;
+/* Errors: ERR_UNSUPPORTED (field: the tensor): they are not stored as model_read_rows gives them. */
+status model_expert_rows(const model *, weight_id, expert_store *out, err *);
 /* Reads a WEIGHT_VECTOR (stored as F32, F16 or BF16) as float32. dst: [cols]. */
 status model_read_vector(const model *, weight_id, float *dst, err *);
 

@@ -115,6 +115,7 @@ export const words = {
   peak: ['Peak', '峰值'],
   budget: ['Budget', '预算'],
   class_weights: ['Weights', '权重'],
+  class_experts: ['Experts', '专家'],
   class_kv: ['KV cache', 'KV 缓存'],
   class_state: ['Recurrent states', '循环状态'],
   class_activations: ['Activations', '激活值'],

@@ -26,6 +26,9 @@ typedef struct cpu_op {
     const uint32_t *order; /* OP_PERMUTE */
     uint32_t rope;         /* what appends, and the OP_ATTENTION after it: which angles */
     uint64_t state;        /* of recurrent layers: where its floats begin in a slot of states */
+    struct cpu_experts *experts; /* whose slots have its experts; NULL: they follow part */
+    uint32_t expert_layer;
+    uint64_t slot_at[3]; /* of part, in a slot */
 } cpu_op;
 
 /* The step in work: tables in the workspace, filled by the engine thread, read by all. */
@@ -69,7 +72,8 @@ typedef struct cpu_engine {
     float *logits, *kept;   /* kept: behind them, NULL unless opt.keep_logits */
     float *arena_of_logits; /* in a group: what has kept alone */
     double rope_scale[PROGRAM_MAX_ROPES];
-    checkpoint_rows table; /* of layout.table; fd -1 */
+    checkpoint_rows table;       /* of layout.table; fd -1 */
+    struct cpu_experts *experts; /* NULL: all are in weights */
     cpu_step step;
     cpu_flight flight[GROUP_MAX_DEPTH]; /* submitted steps, the oldest first */
     uint32_t n_flights;
@@ -82,6 +86,11 @@ typedef struct cpu_engine {
     int32_t *previous;       /* [max_seqs]: tokens of the step before, for input_from */
     batch_seq *posted;       /* [max_seqs]: rank 0's, a step as the others get it; else NULL */
 } cpu_engine;
+
+/* An error of any thread ends the step; the first is kept. */
+static inline void cpu_step_fail(cpu_engine *e, const err *er) {
+    if (!atomic_exchange(&e->step.failed, true)) e->step.error = *er;
+}
 
 /* load.c. Reads, packs and resolves all weights. Errors: ERR_IO, ERR_BUDGET, ERR_NO_MEMORY. */
 status cpu_load(cpu_engine *, err *);

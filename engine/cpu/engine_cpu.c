@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/check.h"
+#include "engine/cpu/experts.h"
 #include "engine/cpu/isa.h"
 #include "engine/cpu/rope.h"
 #include "engine/cpu/step.h"
@@ -155,6 +156,7 @@ static void init_routing(cpu_engine *e) {
 static void cpu_close(engine *head) {
     cpu_engine *e = (cpu_engine *)head;
     team_close(e->team);
+    experts_close(e->experts);
     ledger_free(e->ledger, e->weights);
     ledger_free(e->ledger, e->activations);
     ledger_free(e->ledger, e->opt.group ? e->arena_of_logits : e->logits);
@@ -394,6 +396,11 @@ static void cpu_ranks_close(engine *head) {
     cpu_close(head);
 }
 
+static void cpu_expert_stats(const engine *head, expert_stats *out) {
+    const cpu_engine *e = (const cpu_engine *)head;
+    if (e->experts) experts_read_stats(e->experts, out);
+}
+
 #define X(kind, ...) | 1ull << OP_##kind
 #define T(trait)     | 1ull << TRAIT_##trait
 /* What both have. */
@@ -408,6 +415,8 @@ const backend backend_cpu = {
     .kv_export = cpu_kv_export,
     .kv_import = cpu_kv_import,
     .kv_resize = cpu_kv_resize,
+    .experts = layout_experts,
+    .expert_stats = cpu_expert_stats,
 };
 
 /* The blocks of a rank are a part of the cache: they do not move by themselves. */

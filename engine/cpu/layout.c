@@ -11,6 +11,7 @@
 #include "engine/cpu/route.h"
 #include "engine/follow.h"
 #include "memory/term.h"
+#include "model/direct_file.h"
 
 static uint64_t place(sizer *s, uint64_t bytes) {
     return sizer_place(s, bytes, 64);
@@ -271,6 +272,9 @@ static status place_values(cpu_layout *l, const program *p, const engine_options
     life *lives = calloc(p->n_values + 1, sizeof *lives);
     if (!lives) return mem_exhausted(e, MEM_RUNTIME, "the layout");
     lives_of_values(p, lives);
+    for (uint32_t i = 0; i < p->n_ops && l->experts.n_layers; i++)
+        if (p->ops[i].kind == OP_EXPERTS_GATE_UP) /* both are done expert after expert */
+            lives[p->ops[i].in].last_op = larger(lives[p->ops[i].in].last_op, i + 1);
     if (l->hidden != NO_VALUE) lives[l->hidden].last_op = p->n_ops; /* read after the step */
     for (uint32_t i = 0; i < p->n_values; i++) {
         l->values[i].first_op = lives[i].first_op;
@@ -314,6 +318,88 @@ static void find_table(cpu_layout *l, const program *p) {
     l->table_thread_bytes = l->table_packed_bytes + align_up(raw, 64);
 }
 
+expert_parts layout_expert_parts(const program *p, const op *up) {
+    const op *down = up + 1;
+    expert_parts x = {.n = up->n_weights + 1};
+    sizer s = {0};
+    CHECK(down->kind == OP_EXPERTS_DOWN && down->in == up->out && down->by == up->by);
+    for (uint32_t i = 0; i < x.n; i++) {
+        x.w[i] = i + 1 < x.n ? up->w[i] : down->w[0];
+        const weight *w = &p->weights[x.w[i]];
+        x.at[i] = place(&s, packed_bytes(w->type, w->rows, w->cols));
+    }
+    x.n_experts = p->weights[x.w[0]].n_experts;
+    x.bytes = s.n;
+    return x;
+}
+
+uint32_t layout_expert_rows(const weight *w) {
+    uint64_t row;
+    CHECK(dtype_bytes(w->type, 1, w->cols, &row)); /* checked when it was recorded */
+    uint64_t n = EXPERT_PIECE_BYTES / row / 32 * 32;
+    if (n < 32) n = 32;
+    return n < w->rows ? (uint32_t)n : w->rows;
+}
+
+expert_shape layout_experts(const program *p) {
+    expert_shape s = {0};
+    for (uint32_t i = 0; i < p->n_ops; i++) {
+        if (p->ops[i].kind != OP_EXPERTS_GATE_UP) continue;
+        const expert_parts x = layout_expert_parts(p, &p->ops[i]);
+        s.n_layers++;
+        s.n_all += x.n_experts;
+        s.n_most = larger(s.n_most, x.n_experts);
+        if (x.bytes > s.slot_bytes) s.slot_bytes = x.bytes;
+        for (uint32_t k = 0; k < x.n; k++) {
+            const weight *w = &p->weights[x.w[k]];
+            uint64_t bytes;
+            CHECK(dtype_bytes(w->type, layout_expert_rows(w), w->cols, &bytes));
+            if (bytes > s.piece_bytes) s.piece_bytes = bytes;
+        }
+    }
+    return s;
+}
+
+expert_tables layout_expert_tables(const expert_shape *x, uint32_t n_slots) {
+    sizer s = {0};
+    expert_tables t;
+    t.slots = place(&s, expert_slots_bytes(x->n_layers, x->n_most, n_slots));
+    t.state = place_n(&s, n_slots, sizeof(expert_state));
+    t.job = place_n(&s, 2ull * n_slots, sizeof(expert_job));
+    t.order = place_n(&s, x->n_most, sizeof(uint32_t));
+    t.used = place_n(&s, x->n_most, sizeof(uint32_t));
+    t.bytes = s.n;
+    return t;
+}
+
+uint64_t layout_expert_buffer(const expert_shape *x) {
+    return direct_buffer_bytes(x->piece_bytes);
+}
+
+/* Before anything is placed: what is in slots is not in the arena of weights. */
+static status find_experts(cpu_layout *l, const program *p, const engine_options *o, err *e) {
+    if (!o->expert_slots) return OK;
+    if (p->part.n_ranks > 1) {
+        err_set(e, ERR_UNSUPPORTED, "the experts of several ranks are all in memory");
+        err_hint(e, "leave out expert_memory, or tensor_parallel_size");
+        return err_field(e, "expert_memory");
+    }
+    l->experts = layout_experts(p);
+    if (!l->experts.n_layers || o->expert_slots < 2) {
+        err_set(e, ERR_INVALID,
+                l->experts.n_layers ? "%u slots for experts; 2 are the least"
+                                    : "%u slots for experts, of which the model has none",
+                o->expert_slots);
+        return err_field(e, "expert_memory");
+    }
+    for (uint32_t i = 0; i < p->n_ops; i++) {
+        if (p->ops[i].kind != OP_EXPERTS_GATE_UP) continue;
+        const expert_parts x = layout_expert_parts(p, &p->ops[i]);
+        for (uint32_t k = 0; k < x.n; k++) l->weights[x.w[k]].in_slots = true;
+    }
+    return OK;
+}
+
 turned_place layout_turned(const weight *w) {
     sizer s = {0};
     turned_place p;
@@ -334,7 +420,7 @@ static void place_weights(cpu_layout *l, const program *p, sizer *s) {
     uint64_t rows32 = 0;
     for (uint32_t i = 0; i < p->n_weights; i++) {
         const weight *x = &p->weights[i];
-        if (i == l->table) continue;
+        if (i == l->table || l->weights[i].in_slots) continue;
         uint64_t bytes = weight_is_matrix(x) ? packed_bytes_of(x, &w)
                                              : sizer_times(&w, (uint64_t)x->rows * x->cols, 4);
         l->weights[i].at = place(&w, bytes);
@@ -466,7 +552,8 @@ status cpu_layout_init(cpu_layout *l, const program *p, const engine_options *o,
     find_deltas(l, p);
     find_table(l, p);
     find_forms(l, p, o);
-    if (layout_is_shared(p)) st = layout_shared(l, p, o, &s, e);
+    st = find_experts(l, p, o, e);
+    if (st == OK && layout_is_shared(p)) st = layout_shared(l, p, o, &s, e);
     if (st == OK) st = place_values(l, p, o, &s, e);
     place_weights(l, p, &s);
     place_thread(l, p, &s);
@@ -503,7 +590,7 @@ static void weight_terms(const cpu_layout *l, const program *p, terms *t) {
     const size_t first = t->n;
     for (uint32_t i = 0; i < p->n_weights; i++) {
         const weight *w = &p->weights[i];
-        if (i == l->table) continue;
+        if (i == l->table || l->weights[i].in_slots) continue;
         const char *type = w->role == WEIGHT_VECTOR ? "F32" : dtype_name(w->type);
         weight_term_add(t, first, w, type, l->weights[i].bytes);
     }
@@ -529,9 +616,22 @@ static void shared_terms(const cpu_layout *l, const program *p, const engine_opt
               "shared by %u ranks: %u rows of %u", n, o->max_logit_rows, p->config.n_vocab);
 }
 
+static void expert_terms(const cpu_layout *l, const engine_options *o, terms *t) {
+    const expert_shape *x = &l->experts;
+    if (!x->n_layers) return;
+    terms_add(t, MEM_EXPERTS, TERM_EXACT, o->expert_slots * x->slot_bytes,
+              "slots for %u of %u experts, %llu bytes each", o->expert_slots, x->n_all,
+              (unsigned long long)x->slot_bytes);
+    terms_add(t, MEM_EXPERTS, TERM_EXACT, layout_expert_tables(x, o->expert_slots).bytes,
+              "which experts are where");
+    terms_add(t, MEM_EXPERTS, TERM_EXACT, EXPERT_READERS * layout_expert_buffer(x),
+              "buffers of %d threads that read experts", EXPERT_READERS);
+}
+
 void cpu_layout_terms(const cpu_layout *l, const program *p, const engine_options *o,
                       terms *t) {
     weight_terms(l, p, t);
+    expert_terms(l, o, t);
     state_term_add(t, p, o);
     shared_terms(l, p, o, t);
     terms_add(t, MEM_ACTIVATIONS, TERM_EXACT, l->activations_bytes, "values of %u rows",

@@ -4,10 +4,13 @@
 #ifndef VRAMD_ENGINE_CPU_LAYOUT_H
 #define VRAMD_ENGINE_CPU_LAYOUT_H
 
+#include <stdatomic.h>
+
 #include "base/check.h"
 #include "engine/arrange.h"
 #include "engine/cpu/linear.h"
 #include "engine/cpu/ops.h"
+#include "engine/expert_slots.h"
 #include "engine/group.h"
 
 enum {
@@ -39,7 +42,43 @@ typedef struct value_place {
 
 typedef struct weight_place {
     uint64_t at, bytes; /* in the arena of weights; bytes padded to 64 */
+    bool in_slots;      /* in each slot for experts, in place of the arena */
 } weight_place;
+
+/* What a reader of experts reads at once, or 32 rows: of 128 KiB to 1 MiB this was the fastest on a virtual
+ * disk (bench/bench_experts.py), since the last pieces of a layer keep fewer readers busy. */
+enum { EXPERT_PIECE_BYTES = 256 << 10 };
+
+/* What readers have left to do for a slot: pieces of gate and up, and of down. */
+typedef struct expert_state {
+    atomic_uint left[2];
+    atomic_bool failed;
+} expert_state;
+
+/* What readers do next for a slot: pieces [next, n) of one of the two. */
+typedef struct expert_job {
+    uint32_t slot, down, next, n;
+} expert_job;
+
+/* What slots need beside them: offsets. */
+typedef struct expert_tables {
+    uint64_t slots, state, job, order, used, bytes;
+} expert_tables;
+expert_tables layout_expert_tables(const expert_shape *, uint32_t n_slots);
+/* Of one reader. */
+uint64_t layout_expert_buffer(const expert_shape *);
+
+/* The matrices of the experts that OP_EXPERTS_GATE_UP `up` has, and OP_EXPERTS_DOWN behind it, and where they
+ * begin in a slot: gate and up, or up alone, then down. */
+typedef struct expert_parts {
+    uint32_t n, n_experts;
+    weight_id w[3];
+    uint64_t at[3], bytes; /* bytes: of all of them */
+} expert_parts;
+expert_parts layout_expert_parts(const program *, const op *up);
+/* Rows of a matrix of experts that are read at once: multiples of 32, or all. */
+uint32_t layout_expert_rows(const weight *);
+expert_shape layout_experts(const program *);
 
 /* A thread's own part of the workspace: offsets from its beginning. */
 typedef struct thread_place {
@@ -125,6 +164,7 @@ typedef struct cpu_layout {
     weight_id table;
     uint64_t table_packed_bytes, table_thread_bytes;
     uint32_t max_experts, max_top_k; /* among the routers; 0: there are none */
+    expert_shape experts;            /* where they are in slots; else n_layers is 0 */
     value_place *values;             /* [n_values] */
     weight_place *weights;           /* [n_weights] */
     uint64_t weights_bytes, activations_bytes, logits_bytes;

@@ -8,6 +8,7 @@
 
 #include "base/check.h"
 #include "base/half.h"
+#include "engine/cpu/experts.h"
 #include "memory/term.h"
 
 typedef struct loading {
@@ -70,7 +71,7 @@ static status load_turned(loading *g, weight_id id, uint32_t expert, unsigned ch
 
 static uint32_t pieces_of(const cpu_layout *l, const program *p, weight_id id) {
     const weight *w = &p->weights[id];
-    if (id == l->table) return 0;
+    if (id == l->table || l->weights[id].in_slots) return 0;
     if (w->turned) return w->n_experts;
     return weight_is_matrix(w) ? pieces_of_one(l, w) * (w->n_experts ? w->n_experts : 1) : 1;
 }
@@ -120,10 +121,14 @@ static bool bias_follows(const float *a, uint32_t n, const float *b) {
     return a ? b == a + n : b == NULL;
 }
 
+static bool has_experts(const op *o) {
+    return o->kind == OP_EXPERTS_GATE_UP || o->kind == OP_EXPERTS_DOWN;
+}
+
 /* Gives each operation its weights. */
 static void resolve_op(cpu_engine *e, cpu_op *c, const op *o) {
     const program *p = e->program;
-    *c = (cpu_op){.op = o};
+    *c = (cpu_op){.op = o, .experts = has_experts(o) ? e->experts : NULL};
     uint32_t col = 0;
     for (uint32_t i = 0; i < o->n_weights; i++) {
         if (o->w[i] == NO_WEIGHT) continue;
@@ -158,6 +163,17 @@ static void resolve_op(cpu_engine *e, cpu_op *c, const op *o) {
     }
 }
 
+/* Layers with experts count from 0. */
+static void place_experts(cpu_engine *e, cpu_op *c) {
+    if (!c->experts) return;
+    const bool down = c->op->kind == OP_EXPERTS_DOWN;
+    const op *up = down ? c->op - 1 : c->op;
+    const expert_parts x = layout_expert_parts(e->program, up);
+    for (const op *o = e->program->ops; o < up; o++)
+        c->expert_layer += o->kind == OP_EXPERTS_GATE_UP;
+    for (uint32_t i = 0; i < c->n_parts; i++) c->slot_at[i] = x.at[down ? x.n - 1 : i];
+}
+
 static void arrange_kernel(cpu_engine *e, const op *o) {
     if (o->kind != OP_CONV) return;
     conv_arrange((float *)(e->weights + e->layout.weights[o->w[0]].at),
@@ -182,8 +198,10 @@ status cpu_load(cpu_engine *e, err *er) {
         s = g.status[i];
         if (s != OK) *er = g.errs[i];
     }
+    if (e->layout.experts.n_layers && s == OK) s = experts_open(&e->experts, e, er);
     for (uint32_t i = 0; i < e->program->n_ops && s == OK; i++) {
         resolve_op(e, &e->op[i], &e->program->ops[i]);
+        place_experts(e, &e->op[i]);
         arrange_kernel(e, &e->program->ops[i]);
     }
     if (e->layout.table != NO_WEIGHT && s == OK)

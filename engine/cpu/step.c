@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "engine/cpu/experts.h"
 
 enum { ALONE_LEAST = 4, ALONE_MOST = 64 };
 
@@ -101,5 +102,6 @@ void cpu_step_run(cpu_engine *e, uint32_t from, uint32_t to) {
     uint64_t start = clock_us();
     e->step.n_threads = e->opt.n_threads;
     team_run(e->team, step_thread, e);
+    if (e->experts && experts_stalled(e->experts)) return; /* members waited for a disk */
     judge_team(e, clock_us() - start);
 }

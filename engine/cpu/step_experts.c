@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/check.h"
+#include "engine/cpu/experts.h"
 
 enum { EXPERT_OUTS = 64 }; /* outputs of a task at least */
 
@@ -40,7 +41,9 @@ void run_route(cpu_engine *e, const cpu_op *c, uint32_t thread) {
 
 packed expert_part(const cpu_op *c, uint32_t i, uint32_t expert, uint32_t from, uint32_t n) {
     packed w = c->part[i];
-    w.tiles = (const unsigned char *)w.tiles + expert * packed_bytes(w.type, w.n_out, w.n_in);
+    w.tiles = c->experts ? experts_at(c->experts, c->expert_layer, expert) + c->slot_at[i]
+                         : (const unsigned char *)w.tiles +
+                               expert * packed_bytes(w.type, w.n_out, w.n_in);
     if (w.scale) w.scale += expert;
     w.tiles = strip_at(&w, from);
     w.n_out = n;
@@ -123,22 +126,38 @@ static void expert_rows(cpu_engine *e, const cpu_op *c, const act *in, const act
     }
 }
 
-void run_experts_gate_up(cpu_engine *e, const cpu_op *c, uint32_t thread) {
+/* Whether the matrices of an expert may be read; where they are in slots that is waited for. */
+static bool is_there(cpu_engine *e, const cpu_op *c, uint32_t expert, bool down) {
+    err er;
+    if (!c->experts || experts_wait(c->experts, expert, down, &er)) return true;
+    cpu_step_fail(e, &er);
+    return false;
+}
+
+/* Of n_some experts: all that have rows, or those of a wave. */
+static void gate_up_of(cpu_engine *e, const cpu_op *c, uint32_t thread, uint32_t n_some) {
     const route_sorted *r = &e->step.routed;
     const act in = value_act(e, c->op->in), out = value_act(e, c->op->out);
     CHECK(r->by == c->op->by);
-    if (!r->n_used) return; /* no rows */
+    if (!n_some) return; /* no rows */
     /* So many tasks that threads end together though experts have unequal shares; each has whole
      * blocks of 32. */
     const uint32_t n = c->part[0].n_out,
-                   want = (uint32_t)ceil_div(8 * e->step.n_threads, r->n_used);
+                   want = (uint32_t)ceil_div(8 * e->step.n_threads, n_some);
     uint32_t wide = (uint32_t)align_up(ceil_div(n, want), 32);
     if (wide < EXPERT_OUTS) wide = EXPERT_OUTS;
-    const uint32_t parts = (uint32_t)ceil_div(n, wide), tasks = r->n_used * parts;
+    const uint32_t parts = (uint32_t)ceil_div(n, wide), tasks = n_some * parts;
     for (uint32_t i = team_next(e->team, 1); i < tasks; i = team_next(e->team, 1)) {
         const uint32_t from = i % parts * wide, to = n - from < wide ? n : from + wide;
-        expert_rows(e, c, &in, &out, thread, r->used[i / parts], (span){from, to});
+        const uint32_t expert =
+            c->experts ? experts_nth(c->experts, i / parts) : r->used[i / parts];
+        if (is_there(e, c, expert, false))
+            expert_rows(e, c, &in, &out, thread, expert, (span){from, to});
     }
+}
+
+void run_experts_gate_up(cpu_engine *e, const cpu_op *c, uint32_t thread) {
+    if (!c->experts) gate_up_of(e, c, thread, e->step.routed.n_used); /* else with down */
 }
 
 /* ---- down ---- */
@@ -162,18 +181,20 @@ static void add_slots(cpu_engine *e, const cpu_op *c, const act *in, uint32_t th
                            out + (size_t)r->row[s] * cols + outs.from);
 }
 
-/* Outputs [outs) of all rows: the sum from 0 over their experts, then the residual. */
+/* Outputs [outs) of all rows: the sum from 0 over their experts, then the residual. Experts that are in
+ * slots are the used[some) of a wave: the first clears, the last adds the residual. */
 static void sum_experts(cpu_engine *e, const cpu_op *c, const act *in, uint32_t thread,
-                        span outs) {
+                        span some, span outs) {
     const route_sorted *r = &e->step.routed;
     const uint32_t n_rows = e->step.batch->n_rows, cols = e->program->values[c->op->out].cols;
-    const float *x = c->op->residual == NO_VALUE ? NULL : value_f(e, c->op->residual);
+    const bool last = some.to == r->n_used && c->op->residual != NO_VALUE;
+    const float *x = last ? value_f(e, c->op->residual) + c->op->first_col : NULL;
     float *out = value_f(e, c->op->out) + c->op->first_col;
-    if (x) x += c->op->first_col;
-    for (uint32_t k = 0; k < n_rows; k++)
+    for (uint32_t k = 0; k < n_rows && some.from == 0; k++)
         memset(out + (size_t)k * cols + outs.from, 0, sizeof *out * (outs.to - outs.from));
-    for (uint32_t i = 0; i < r->n_used; i++) {
+    for (uint32_t i = some.from; i < some.to; i++) {
         const uint32_t expert = r->used[i], end = r->first[expert + 1];
+        if (!is_there(e, c, expert, true)) continue;
         for (uint32_t s = r->first[expert], to; s < end; s = to) {
             to = s - s % GATE_ROWS + GATE_ROWS; /* whole groups, but for the ends */
             if (to > end) to = end;
@@ -185,7 +206,8 @@ static void sum_experts(cpu_engine *e, const cpu_op *c, const act *in, uint32_t 
             out[(size_t)k * cols + i] += x[(size_t)k * cols + i];
 }
 
-void run_experts_down(cpu_engine *e, const cpu_op *c, uint32_t thread) {
+/* Of the used[some). */
+static void down_of(cpu_engine *e, const cpu_op *c, uint32_t thread, span some) {
     const route_sorted *r = &e->step.routed;
     const act in = value_act(e, c->op->in);
     CHECK(r->by == c->op->by);
@@ -196,8 +218,34 @@ void run_experts_down(cpu_engine *e, const cpu_op *c, uint32_t thread) {
     const uint32_t wide = GATE_FLOATS / (most < GATE_ROWS ? most : GATE_ROWS) / STRIP * STRIP;
     for (uint32_t o = outs.from, to; o < outs.to; o = to) {
         to = outs.to - o < wide ? outs.to : o + wide;
-        sum_experts(e, c, &in, thread, (span){o, to});
+        sum_experts(e, c, &in, thread, some, (span){o, to});
     }
+}
+
+/* Experts that are in slots, a wave after the other. */
+static void run_waves(cpu_engine *e, const cpu_op *up, const cpu_op *down, uint32_t thread) {
+    const route_sorted *r = &e->step.routed;
+    cpu_experts *x = down->experts;
+    if (thread == 0) experts_turn(x, down->expert_layer, r->used, r->n_used);
+    for (uint32_t from = 0, to; from < r->n_used; from = to) {
+        to = experts_wave_end(x, r->n_used, from);
+        if (thread == 0)
+            experts_take(x, from, to,
+                         atomic_load_explicit(&e->step.failed, memory_order_relaxed));
+        team_barrier(e->team, thread);
+        gate_up_of(e, up, thread, to - from);
+        team_barrier(e->team, thread);
+        down_of(e, down, thread, (span){from, to});
+        team_barrier(e->team, thread);
+        if (thread == 0) experts_give(x);
+    }
+}
+
+void run_experts_down(cpu_engine *e, const cpu_op *c, uint32_t thread) {
+    if (c->experts)
+        run_waves(e, c - 1, c, thread);
+    else
+        down_of(e, c, thread, (span){0, e->step.routed.n_used});
     quantise_written(e, c->op->out, thread);
 }
 

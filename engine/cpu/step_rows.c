@@ -109,7 +109,7 @@ static bool read_table(cpu_engine *e, uint32_t thread, span rows, packed *out) {
         if (token >= w->rows) token = 0; /* the table may end before the vocabulary */
         if (checkpoint_rows_read(&e->table, token, raw + i * e->table.bytes, &er) == OK)
             continue;
-        if (!atomic_exchange(&e->step.failed, true)) e->step.error = er;
+        cpu_step_fail(e, &er);
         return false;
     }
     packed_store(tiles, w->type, n, w->cols, 0, n, raw);
