@@ -320,6 +320,22 @@ static void write_tier(out *o, const kv_tier_view *t, const sched_counters *c) {
     }
 }
 
+static void write_experts(out *o, const expert_view *x) {
+    gauge(o, "vramd_expert_slots", "Experts that are in memory at once.", x->slots);
+    gauge(o, "vramd_experts", "Experts of the model, of all layers.", x->all);
+    counter(o, "vramd_expert_hits_total",
+            "Experts that rows of a step went to and that were in a slot.", (double)x->hits);
+    counter(o, "vramd_expert_misses_total",
+            "Experts that rows of a step went to and that were read.", (double)x->misses);
+    counter(o, "vramd_expert_read_bytes_total", "Bytes of experts read from the model's file.",
+            (double)x->read_bytes);
+    counter(o, "vramd_expert_read_errors_total",
+            "Readings of experts that failed; their steps end with an error.",
+            (double)x->read_errors);
+    counter(o, "vramd_expert_stall_seconds_total", "Time in which steps waited for experts.",
+            x->stalled_s);
+}
+
 /* The ledgers by place: the host's and, where there is one, the device's. */
 typedef struct ledgers {
     const char *place[2];
@@ -505,6 +521,7 @@ void metrics_write(buf *b, const app *a, const machine_stats *s) {
     write_counters(&o, &s->count);
     write_kv(&o, &s->kv);
     if (s->kv.tier.budget_bytes) write_tier(&o, &s->kv.tier, &s->count);
+    if (s->experts.slots) write_experts(&o, &s->experts);
     write_memory(&o, a, &s->budget);
     write_keys(&o, a->keys);
     write_cost(&o, &s->cost);

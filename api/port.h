@@ -118,6 +118,14 @@ typedef struct kv_tier_view {
     bool off;         /* after an error, for a while */
 } kv_tier_view;
 
+/* Experts of a mixture that are in slots, and read from the model's file when rows go to them; slots 0: all
+ * are in memory. Hits and misses: of an expert that rows of a step go to. */
+typedef struct expert_view {
+    uint32_t slots, all; /* all: experts of all layers */
+    uint64_t hits, misses, read_bytes, read_errors;
+    double stalled_s; /* that steps waited for readings */
+} expert_view;
+
 typedef struct kv_view {
     dtype type_k, type_v;
     uint32_t block_tokens;
@@ -218,6 +226,7 @@ typedef struct machine_stats {
     sched_counters count;             /* the scheduler's */
     uint64_t finished[GEN_ERROR + 1]; /* by gen_finish */
     uint64_t n_rejected;
+    expert_view experts;
     kv_view kv;
     histogram hist[HIST_N];
     budget_view budget;

@@ -14,7 +14,7 @@ static const char of_model[] =
     "itl_slo_ms ttft_slo_ms "
     "max_waiting max_waiting_tokens watermark prefix_caching speculative speculative_tokens "
     "temperature top_p top_k min_p "
-    "attention activation_dtype";
+    "attention activation_dtype expert_memory";
 
 /* Keys that are no options, but file, which is the option model. */
 enum { PIN, LOAD, TYPE, TENANTS, N_OWN };

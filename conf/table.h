@@ -163,6 +163,9 @@
       "most bytes in kv_disk; the least recently used prefixes go first", "", "")             \
     X("memory", BYTES, kv_host_bytes, 0, 0, 1125899906842624, "bytes",                        \
       "host memory for KV blocks of prefixes and preempted requests, with CUDA; 0: none", "", "") \
+    X("memory", STR, expert_memory, "all", 0, 63, "",                                         \
+      "experts of a mixture that are in memory, others are read from the model file when rows " \
+      "go to them: all, a size (8GiB), a share (25%), or auto: what the budget holds (CPU)", "", "") \
     X("sampling", STR, temperature, "auto", 0, 15, "",                                        \
       "temperature of requests that give none, 0 to 2; auto: what the model file recommends, " \
       "else 1 (vramd generate: 0)", "", "temp")                                               \

@@ -15,13 +15,16 @@
 #include "base/log.h"
 #include "daemon/default_sampling.h"
 #include "daemon/engine_choice.h"
+#include "daemon/expert_memory.h"
 #include "daemon/kv/kv_tier.h"
 #include "daemon/machine_budget.h"
+#include "daemon/machine_pooling.h"
 #include "daemon/machine_template.h"
 #include "daemon/machine_words.h"
 #include "daemon/plan/planned_model.h"
 #include "daemon/plan/rank_plan.h"
 #include "daemon/ranks/ranks.h"
+#include "engine/expert_slots.h"
 #include "model/hf/hf_folder.h"
 
 enum {
@@ -109,7 +112,9 @@ static uint32_t logit_rows_of(const machine *m, const machine_wish *w) {
 static uint32_t default_rows(const machine *m) {
     enum { PER_THREAD = 64, LEAST = 128, MOST = 512 };
     const uint64_t seqs = m->opt.max_num_seqs;
-    uint64_t rows = m->on_device ? MOST : (uint64_t)PER_THREAD * m->opt.threads;
+    /* A prompt reads each expert that is not in memory once for all rows of a step. */
+    const bool most = m->on_device || m->engine_opt.expert_slots;
+    uint64_t rows = most ? MOST : (uint64_t)PER_THREAD * m->opt.threads;
     if (rows < 2 * seqs) rows = 2 * seqs; /* prompts have no fewer than decoding */
     if (rows < LEAST) rows = LEAST;
     if (rows > MOST) rows = MOST;
@@ -189,57 +194,6 @@ static void set_engine_options(machine *m, const machine_wish *w) {
                                    &x->activations));
 }
 
-static pooling_kind pooling_given(const model_config *c) {
-    switch (c->pooling_type) {
-    case GIVEN_NONE:
-        return c->shape.n_labels ? POOL_RANK : c->bidirectional ? POOL_MEAN : POOL_LAST;
-    case GIVEN_MEAN: return POOL_MEAN;
-    case GIVEN_CLS: return c->bidirectional ? POOL_CLS : POOL_OFF;
-    case GIVEN_LAST: return POOL_LAST;
-    case GIVEN_RANK: return c->shape.n_labels ? POOL_RANK : POOL_OFF;
-    default: return POOL_OFF;
-    }
-}
-
-static status refuse_pooling(err *e, const char *what, const char *hint) {
-    err_set(e, ERR_UNSUPPORTED, "%s", what);
-    err_hint(e, "%s", hint);
-    return err_field(e, "embeddings");
-}
-
-/* An encoder gives vectors whether the option says so or not: it has nothing else to give. */
-static status resolve_pooling(machine *m, err *e) {
-    const model_config *c = &m->model->program.config;
-    const str word = options_word("embeddings", m->opt.embeddings);
-    const bool off = str_eqz(word, "off"), given = off || str_eqz(word, "auto");
-    m->pooling = given                   ? pooling_given(c)
-                 : str_eqz(word, "last") ? POOL_LAST
-                 : str_eqz(word, "cls")  ? POOL_CLS
-                                         : POOL_MEAN;
-    if (off && !c->bidirectional) return m->pooling = POOL_OFF, OK;
-    if (m->pooling == POOL_OFF) {
-        char what[96];
-        snprintf(what, sizeof what, "embeddings = auto: the model file has pooling_type %u",
-                 c->pooling_type);
-        return refuse_pooling(e, what,
-                              c->bidirectional
-                                  ? "name one: mean, cls or last"
-                                  : "the server has last and mean: name one of them");
-    }
-    if (m->pooling == POOL_CLS && !c->bidirectional)
-        return refuse_pooling(
-            e, "embeddings = cls: the first token of a decoder sees nothing of the text",
-            "name last or mean");
-    if (m->pooling != POOL_RANK && c->shape.n_labels)
-        return refuse_pooling(
-            e, "embeddings: the model has a classifier, which gives scores alone",
-            "leave the option out: the server has /v1/rerank");
-    if (c->shape.n_labels > 1)
-        return refuse_pooling(e, "the model's classifier has several classes",
-                              "one that scores a pair of texts has one");
-    return OK;
-}
-
 /* All rows of a text are in one step, where the model is an encoder. */
 static status check_whole(const machine *m, err *e) {
     const options *o = &m->opt;
@@ -291,7 +245,7 @@ static uint64_t ttft_slo_us(const options *o) {
 static status resolve(machine *m, const machine_wish *w, err *e) {
     options *o = &m->opt;
     status s = resolve_length(m, w, e);
-    if (s == OK) s = resolve_pooling(m, e);
+    if (s == OK) s = machine_find_pooling(m, e);
     if (s != OK) return s;
     if (o->threads == 0) o->threads = cpus();
     if (o->max_num_batched_tokens > 0 && o->max_num_batched_tokens < o->max_num_seqs) {
@@ -455,7 +409,8 @@ static void list_terms(const machine *m, terms *t) {
                   "vocabulary, 64 bytes a token");
     }
     const uint32_t threads = (m->part ? 1 : OTHER_THREADS) + m->engine_opt.n_threads +
-                             kv_tier_threads(m) + (m->opt.step_log[0] != 0);
+                             kv_tier_threads(m) + (m->opt.step_log[0] != 0) +
+                             (m->engine_opt.expert_slots ? EXPERT_READERS : 0);
     runtime_terms(t, m->part ? 0 : RUNTIME_BYTES, threads);
     if (m->engine_opt.activations == ACTIVATION_BF16 && !m->on_device)
         terms_add(t, MEM_RUNTIME, TERM_CALIBRATED,
@@ -503,9 +458,8 @@ static status solve_ranks(machine *m, const terms *own, kv_request *kv, err *e) 
     return s;
 }
 
-/* The plan of a machine whose model is open, whose options are resolved and whose engine and
- * budgets are chosen. */
-static status solve(machine *m, const machine_wish *w, err *e) {
+/* With as many slots for experts as engine_opt says, and a KV cache of kv_tokens; 0: by the options. */
+static status solve_with(machine *m, const machine_wish *w, uint64_t kv_tokens, err *e) {
     terms t = {0};
     kv_request kv = {0};
     status s = engine_terms(m, w, &t, &kv, e);
@@ -524,6 +478,7 @@ static status solve(machine *m, const machine_wish *w, err *e) {
     kv.min_tokens = m->opt.max_model_len;
     kv.max_tokens = (uint64_t)m->opt.max_model_len * m->opt.max_num_seqs;
     kv.want_tokens = m->opt.kv_cache_tokens;
+    if (!kv.want_tokens) kv.want_tokens = kv_tokens;
     if (!kv.want_tokens && (m->budget.automatic || m->part) && !m->on_device)
         kv.want_tokens = (uint64_t)DEFAULT_TOKENS_PER_SEQ * m->opt.max_num_seqs;
     s = rank_plan_count(&m->opt) > 1 ? solve_ranks(m, &t, &kv, e)
@@ -534,6 +489,53 @@ static status solve(machine *m, const machine_wish *w, err *e) {
     }
 done:
     terms_clear(&t);
+    return s;
+}
+
+static void unsolve(machine *m) {
+    rank_plan_clear(m);
+    plan_clear(&m->plan);
+    plan_clear(&m->host_plan);
+    terms_clear(&m->fixed);
+}
+
+/* What the budget holds beside the least KV cache: a quarter of it may be a larger cache, up to what
+ * memory = auto would take, the rest are slots. */
+static status solve_for_experts(machine *m, const machine_wish *w, const expert_shape *x,
+                                err *e) {
+    const uint64_t least = m->opt.max_model_len, table = 64; /* table: of a slot, about */
+    const uint64_t wanted = (uint64_t)DEFAULT_TOKENS_PER_SEQ * m->opt.max_num_seqs;
+    uint32_t *slots = &m->engine_opt.expert_slots;
+    unsolve(m);
+    *slots = 2;
+    status s = solve_with(m, w, least, e);
+    if (s != OK) return s;
+    const uint64_t peak = plan_peak_bytes(&m->plan), per_token = m->plan.kv_bytes_per_token;
+    uint64_t left = m->budget.bytes > peak ? m->budget.bytes - peak : 0, tokens = least;
+    if (!m->opt.kv_cache_tokens && per_token && wanted > least) {
+        const uint64_t more = left / 4 / per_token;
+        tokens += more < wanted - least ? more : wanted - least;
+        left -= (tokens - least) * per_token;
+    }
+    const uint64_t n = 2 + left / (x->slot_bytes + table);
+    *slots = n < x->n_all ? (uint32_t)n : x->n_all;
+    for (;; *slots -= 1 + *slots / 64) {
+        unsolve(m);
+        s = solve_with(m, w, tokens, e);
+        if (s != ERR_BUDGET || *slots <= 2) return s;
+    }
+}
+
+/* The plan of a machine whose model is open, whose options are resolved and whose engine and
+ * budgets are chosen. */
+static status solve(machine *m, const machine_wish *w, err *e) {
+    expert_shape x;
+    bool automatic;
+    status s = expert_memory_slots(m, &x, &m->engine_opt.expert_slots, &automatic, e);
+    if (s == OK) s = solve_with(m, w, 0, e);
+    if (s != ERR_BUDGET || !x.n_layers || m->engine_opt.expert_slots) return s;
+    if (automatic) return solve_for_experts(m, w, &x, e);
+    err_hint(e, "%.150s; or give expert_memory = auto", e->hint);
     return s;
 }
 
@@ -747,10 +749,7 @@ void machine_close(machine *m) {
         ledger_close(m->ledger);
     }
     ledger_close(m->device_ledger);
-    rank_plan_clear(m);
-    plan_clear(&m->plan);
-    plan_clear(&m->host_plan);
-    terms_clear(&m->fixed);
+    unsolve(m);
     *m = (machine){0};
 }
 

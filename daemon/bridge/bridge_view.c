@@ -53,6 +53,20 @@ static void view_tier(bridge *b, const sched_stats *s, kv_tier_view *out) {
                           .off = kv_tier_is_off(m->tier)};
 }
 
+static void view_experts(const bridge *b, expert_view *out) {
+    const machine *m = b->m;
+    expert_stats s;
+    if (atomic_load(&b->load_state) != READY || !m->engine_opt.expert_slots) return;
+    engine_expert_stats(m->engine, &s);
+    *out = (expert_view){.slots = s.n_slots,
+                         .all = m->backend->experts(&m->model->program).n_all,
+                         .hits = s.hits,
+                         .misses = s.misses,
+                         .read_bytes = s.read_bytes,
+                         .read_errors = s.read_errors,
+                         .stalled_s = s.stalled_s};
+}
+
 /* Of sequences; those that were submitted since the last step was published wait, too: a step may
  * take seconds, and a balancer has to see at once what it has sent. */
 static uint32_t count_waiting(const bridge *b, const sched_stats *s) {
@@ -83,6 +97,7 @@ void bridge_stats(port *p, machine_stats *out) {
     resize_view(b, &out->budget);
     release_view(b, &out->budget);
     view_tier(b, &s, &out->kv.tier);
+    view_experts(b, &out->experts);
 }
 
 /* What a sequence of so many tokens holds; blocks that it shares count for each. */

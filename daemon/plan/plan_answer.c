@@ -42,7 +42,8 @@ static const char plannable[] =
     "kv_cache_dtype cache_type_k cache_type_v "
     "kv_cache_tokens block_size state_checkpoints max_connections max_body max_waiting "
     "request_memory "
-    "grammar_cache_bytes kv_host_bytes embeddings threads activation_dtype batch_invariant";
+    "grammar_cache_bytes kv_host_bytes expert_memory embeddings threads activation_dtype "
+    "batch_invariant";
 
 enum { MOST_FLAG = 128 };
 

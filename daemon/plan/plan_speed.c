@@ -44,12 +44,12 @@ plan_bandwidth plan_bandwidth_of(const machine *m, double given) {
     return b;
 }
 
-/* Of the weights as they are held. Rows of the embedding are looked up, unless it is the output
+/* Of the weights as they are held; experts in slots as they are stored. Rows of the embedding are looked up, unless it is the output
  * matrix too; those of program_table lie in the file. */
 static double weights_read(const machine *m, uint32_t n) {
     const program *p = &m->model->program;
     const weight_id in_table = program_table(p);
-    double all = 0, read = 0;
+    double all = 0, read = 0, of_slots = 0;
     for (uint32_t i = 0; i < p->n_weights; i++) {
         const weight *w = &p->weights[i];
         const double bytes = (double)weight_bytes(w);
@@ -60,10 +60,15 @@ static double weights_read(const machine *m, uint32_t n) {
             share = (double)n * p->config.n_experts_used / w->n_experts;
             if (share > 1) share = 1;
         }
+        if (weight_is_routed(w) && m->engine_opt.expert_slots) {
+            of_slots += bytes * share;
+            continue;
+        }
         all += bytes;
         read += bytes * share;
     }
-    return all > 0 ? read * (double)terms_sum(&m->plan.terms, MEM_WEIGHTS) / all : 0;
+    const double held = (double)terms_sum(&m->plan.terms, MEM_WEIGHTS);
+    return of_slots + (all > 0 ? read * held / all : 0);
 }
 
 double plan_step_bytes(const machine *m, uint32_t n, double tokens) {

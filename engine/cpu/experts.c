@@ -71,7 +71,8 @@ static status store(const expert_matrix *m, void *tiles, uint32_t row, uint32_t 
                     const void *rows, err *e) {
     const uint64_t blocks = (uint64_t)n * (m->cols / dtype_block_of(m->type).elems);
     if (!dtype_is_finite(m->type, rows, blocks))
-        return err_set(e, ERR_FORMAT, "an expert has a number that is not finite");
+        return err_set(e, ERR_FORMAT,
+                       "reading the model's file: an expert has a number that is not finite");
     packed_store(tiles, m->type, m->rows, m->cols, row, n, rows);
     return OK;
 }

@@ -326,6 +326,7 @@ expert_parts layout_expert_parts(const program *p, const op *up) {
     for (uint32_t i = 0; i < x.n; i++) {
         x.w[i] = i + 1 < x.n ? up->w[i] : down->w[0];
         const weight *w = &p->weights[x.w[i]];
+        if (!linear_supports(w->type, w->cols)) return (expert_parts){0};
         x.at[i] = place(&s, packed_bytes(w->type, w->rows, w->cols));
     }
     x.n_experts = p->weights[x.w[0]].n_experts;
@@ -346,6 +347,7 @@ expert_shape layout_experts(const program *p) {
     for (uint32_t i = 0; i < p->n_ops; i++) {
         if (p->ops[i].kind != OP_EXPERTS_GATE_UP) continue;
         const expert_parts x = layout_expert_parts(p, &p->ops[i]);
+        if (!x.n) return (expert_shape){0};
         s.n_layers++;
         s.n_all += x.n_experts;
         s.n_most = larger(s.n_most, x.n_experts);

@@ -75,9 +75,11 @@ typedef struct expert_parts {
     weight_id w[3];
     uint64_t at[3], bytes; /* bytes: of all of them */
 } expert_parts;
+/* n 0: the engine has no kernel for the type of some. */
 expert_parts layout_expert_parts(const program *, const op *up);
 /* Rows of a matrix of experts that are read at once: multiples of 32, or all. */
 uint32_t layout_expert_rows(const weight *);
+/* n_layers 0: there are none, or no kernels for them. */
 expert_shape layout_experts(const program *);
 
 /* A thread's own part of the workspace: offsets from its beginning. */

@@ -88,6 +88,7 @@ static bool check_one(const options *o, const char *what) {
     const bool refused =
         s == ERR_UNSUPPORTED &&
         (strcmp(e.field, "kv_cache_dtype") == 0 || strncmp(e.field, "cache_type", 10) == 0 ||
+         (strcmp(e.field, "expert_memory") == 0 && !r.m.model->program.config.n_experts) ||
          (strcmp(e.field, "attention") == 0 && r.m.model->program.config.shape.kv_rank > 0) ||
          (r.m.sched_conf.state_slots > 0 &&
           (strcmp(e.field, "kv_disk") == 0 || strcmp(e.field, "kv_host_bytes") == 0)));
@@ -143,6 +144,8 @@ static const char *const with_f16[] = {
     "--stream-credits=3",
     "--threads=1",
     "--attention=unfused",
+    "--expert-memory=30%",
+    "--expert-memory=60%",
     "--batching=static",
     "--activation-dtype=f32",
     "--cpu-isa=plain --max-num-batched-tokens=33",
