@@ -57,12 +57,21 @@ def very_long_prompts(r):
     return [body(r, 3000, 16, i) for i in range(1)]
 
 
+def mixture(folder):
+    """A random mixture of experts: 4 layers of 8 experts each, 2 of them used."""
+    path = Path(folder) / "mixture.gguf"
+    if not path.exists():
+        subprocess.run([sys.executable, ROOT / "bench" / "make_model.py", path, "--shape", "moe", "--type", "Q4_K", "--layers", "4", "--vocab", "40000"],
+                       check=True, stdout=subprocess.DEVNULL)
+    return path
+
+
 def instead(batching="static", attention="unfused", kv="f16", prefixes=False):
     """Options: those of a plain server, but for some."""
     return ["--batching", batching, "--attention", attention, "--kv-cache-dtype", kv, *([] if prefixes else ["--no-prefix-caching"])]
 
 
-# options: of every variant; variants: (name, options, and where they are not the test model's a type of weights); load: (requests, streams at once) of a round
+# model: makes another one than the test model in a folder; classes: of memory, in the table; options: of every variant; variants: (name, options, and where they are not the test model's a type of weights); load: (requests, streams at once) of a round
 TECHNIQUES = {
     "batching": {
         "about": "24 requests of 8 to 31 prompt tokens and 4 to 64 output tokens over 12 connections, 6 sequences at once",
@@ -85,6 +94,12 @@ TECHNIQUES = {
         "variants": [("f32, unfused", ["--kv-cache-dtype", "f32", "--attention", "unfused"]), ("f16, unfused", ["--attention", "unfused"]),
                      ("f16", []), ("int8", ["--kv-cache-dtype", "int8"]), ("int4", ["--kv-cache-dtype", "int4"])],
         "load": (very_long_prompts, 1)},
+    "experts": {
+        "about": "4 streams of 200 prompt tokens and 16 output tokens each; random weights, 4 layers of 8 experts, 2 of them used, in Q4_K",
+        "model": mixture, "classes": ("experts", "weights"),
+        "options": ["--max-num-seqs", 4, "--max-model-len", 512, "--kv-cache-tokens", 2048, "--no-prefix-caching", "--backend", "cpu"],
+        "variants": [(v, ["--expert-memory", v]) for v in ("all", "75%", "50%", "25%", "10%")],
+        "load": (deep, 4)},
     "throughput": {
         "about": "24 requests that begin with the same 128 tokens, then 8 to 31 of their own, 4 to 64 output tokens, all sent at once",
         "options": ["--max-model-len", 256, "--kv-cache-tokens", 4096],
@@ -109,20 +124,25 @@ TECHNIQUES = {
 }
 
 
-def exists(options):
+def exists(options, model):
     """Whether this build has the variant, on this machine."""
-    p = subprocess.run([BUILD / "vramd", "serve", "--check", "--model", model_path(), *map(str, options)], capture_output=True)
+    p = subprocess.run([BUILD / "vramd", "serve", "--check", "--model", model or model_path(), *map(str, options)], capture_output=True)
     return p.returncode == 0
 
 
-def account(server):
+def classes_of(t):
+    return t.get("classes", ("kv", "workspace"))
+
+
+def account(server, t):
     with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/v1/memory") as r:
         m = json.load(r)
     ranks = [m, *m.get("ranks", [])[1:]]
     by = [{c["class"]: c["plan_bytes"] for c in r["classes"]} for r in ranks]
-    out = {key: sum(b[c] for b in by) for key, c in (("kv_bytes", "kv"), ("workspace_bytes", "workspace"))}
-    out["bytes"] = sum(sum(v for c, v in b.items() if c != "loading") for b in by) if len(ranks) > 1 else m["plan_bytes"]
+    held = {"held_bytes": m["ledger_bytes"]} if "model" in t else {}
+    out = {"bytes": m["plan_bytes"], **held, **{f"{c}_bytes": sum(b[c] for b in by) for c in classes_of(t)}}
     if len(ranks) > 1:
+        out["bytes"] = sum(sum(v for c, v in b.items() if c != "loading") for b in by)
         out["ranks"] = [{"plan_bytes": sum(x["plan_bytes"] for x in r["classes"] if x["class"] not in NOT_HELD),
                          "ledger_bytes": sum(x["ledger_bytes"] for x in r["classes"] if x["class"] not in NOT_HELD)} for r in ranks]
     return out
@@ -140,8 +160,10 @@ def measure(server, t, seed):
             "itl_ms": [x / 1e3 for g in good for x in g["gaps_us"]], "failed": len(bodies) - len(good)}
 
 
-def model_of(kinds, folder):
-    """The test model with its numbers in another type; of none: as it is."""
+def model_of(t, kinds, folder):
+    """The technique's own; or the test model with its numbers in another type; of none: as it is."""
+    if "model" in t:
+        return t["model"](folder)
     path = Path(folder) / f"{kinds[0]}.gguf" if kinds else None
     if kinds and not path.exists():
         subprocess.run([BUILD / "vramd", "quantize", model_path(), path, "--type", kinds[0], "--requantize"], check=True, stdout=subprocess.DEVNULL)
@@ -155,7 +177,8 @@ def run(name, rounds):
 
 def run_in(folder, name, rounds):
     t = TECHNIQUES[name]
-    found = [(v, o, model_of(kinds, folder)) for v, o, *kinds in t["variants"] if exists([*t["options"], *o])]
+    found = [(v, o, model_of(t, kinds, folder)) for v, o, *kinds in t["variants"]]
+    found = [(v, o, model) for v, o, model in found if exists([*t["options"], *o], model)]
     variants = [(v, o) for v, o, _ in found]
     if not variants:
         return []
@@ -168,7 +191,7 @@ def run_in(folder, name, rounds):
             order = variants if i % 2 == 0 else variants[::-1]
             for v, _ in order:
                 runs[v].append(measure(servers[v], t, f"{name} {i}"))
-        return [row(name, v, account(servers[v]), runs[v], runs[variants[0][0]]) for v, _ in variants]
+        return [row(name, v, account(servers[v], t), runs[v], runs[variants[0][0]]) for v, _ in variants]
     finally:
         for s in servers.values():
             s.stop()
@@ -203,15 +226,19 @@ def table(name, doc):
     if name == WEIGHTS:
         return weights.table(rows, doc)
     m = doc["machine"]
-    out = [f"{TECHNIQUES[name]['about'][0].upper()}{TECHNIQUES[name]['about'][1:]}. {doc['model_file']}, {doc['threads']} threads "
+    t = TECHNIQUES[name]
+    model, classes, held = "" if "model" in t else f" {doc['model_file']},", classes_of(t), "held_bytes" in rows[0]
+    names = "".join(f" {'KV' if c == 'kv' else c}, MiB |" for c in classes)
+    out = [f"{t['about'][0].upper()}{t['about'][1:]}.{model} {doc['threads']} threads "
            f"of {m['cpu']} ({' '.join(f for f in m['flags'] if f.startswith(('avx', 'amx', 'fma', 'f16c')))}), load average "
            f"{doc['load_average'].get(name, 0):.0f} at the start, {doc['rounds'].get(name, 0)} rounds in turn.", "",
-           f"| {name} | planned, MiB | KV, MiB | workspace, MiB | tokens/s | against {rows[0]['variant']} | first token, ms, p50 / p99 | "
+           f"| {name} | planned, MiB |{' held, MiB |' if held else ''}{names} tokens/s | against {rows[0]['variant']} | first token, ms, p50 / p99 | "
            "between tokens, ms, p50 | request, ms, p50 / p99 |",
-           "|---|---:|---:|---:|---:|---:|---:|---:|---:|"]
+           "|---|---:|---:|---:|---:|---:|---:|---:|---:|" + "---:|" * held]
     n = lambda v: "-" if v is None else f"{v:,.0f}" if v >= 100 else f"{v:.1f}"
     for r in rows:
-        out.append(f"| {r['variant']} | {mib(r['bytes'])} | {mib(r['kv_bytes'])} | {mib(r['workspace_bytes'])} | {n(r['tokens_per_s'])} | "
+        parts = [r["bytes"], *([r["held_bytes"]] if held else []), *(r[f"{c}_bytes"] for c in classes)]
+        out.append(f"| {r['variant']} | {' | '.join(map(mib, parts))} | {n(r['tokens_per_s'])} | "
                    f"{r['ratio']:.2f} | {n(r['ttft_ms_p50'])} / {n(r['ttft_ms_p99'])} | {n(r['itl_ms_p50'])} | "
                    f"{n(r['e2e_ms_p50'])} / {n(r['e2e_ms_p99'])} |")
     for r in rows:

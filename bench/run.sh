@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs one benchmark and stores its rows under bench/results/ with the CPU's flags.
-#   bench/run.sh engine|activations|kv|http|metrics|startup|slo|fair|simulate|quantize|kv_disk|models|moe|state|quantize_methods|qat|fit|scheduler|linear|published|grammar|resize|structured|speculation|ranks|tokenizer|template|reply [OPTIONS of the script]
+#   bench/run.sh engine|activations|kv|http|metrics|startup|slo|fair|simulate|quantize|kv_disk|models|moe|experts|state|quantize_methods|qat|fit|scheduler|linear|published|grammar|resize|structured|speculation|ranks|tokenizer|template|reply [OPTIONS of the script]
 # VRAMD_PEER_LLAMA: llama.cpp's build/bin (bench/build_peer.sh prints it); without it, vramd alone.
 set -eu
 cd "$(dirname "$0")/.."
@@ -35,6 +35,7 @@ models) python3 bench/bench_models.py "$@" ;;
 moe)
   make -s BUILD="$BUILD" "$BUILD/bench_engine"
   "$(tools/venv.sh)" bench/bench_moe.py "$@" ;;
+experts) "$(tools/venv.sh)" bench/bench_experts.py "$@" ;;
 state)
   make -s BUILD="$BUILD" "$BUILD/vramd" "$BUILD/bench_engine"
   "$(tools/venv.sh)" bench/bench_state.py "$@" ;;
