@@ -3,7 +3,8 @@
 same requests in turn; the ratio is the median of the rounds'. Kinds: edit, a file of this repository's Python is
 written again with a name changed; quote, prose of a prompt is repeated; chat, questions of no common subject at
 temperature 1, which give little to quote; chat_greedy, the same at temperature 0. Answers of both servers are compared:
-they must be equal. accepted: guesses that were right, of those that were verified; per_step: tokens of a sequence's step."""
+they must be equal. after_first: the ratio of the tokens per second of a request behind its first one, since both servers compute
+prompts in the same time; accepted: guesses that were right, of those that were verified; per_step: tokens of a sequence's step."""
 
 import argparse
 import random
@@ -67,7 +68,8 @@ def measure(server, streams, sent):
     after = counters(server)
     good = [g for g in got if g["ok"] and g["tokens"] == OUTPUT]
     wall = max(g["start_us"] + g["total_us"] for g in got) / 1e6
-    return {"tokens_per_s": sum(g["tokens"] for g in good) / wall, "failed": len(got) - len(good),
+    return {"tokens_per_s": sum(g["tokens"] for g in good) / wall,
+            "after_first": sum(g["tokens"] - 1 for g in good) / sum(g["total_us"] - g["ttft_us"] for g in good), "failed": len(got) - len(good),
             **{k: after[k] - before[k] for k in after}}
 
 
@@ -92,6 +94,7 @@ def row_of(kind, streams, runs):
     return {"case": kind, "streams": streams, "off": round(median([r["tokens_per_s"] for r in off]), 1),
             "lookup": round(median([r["tokens_per_s"] for r in on]), 1),
             "ratio": round(median([b["tokens_per_s"] / a["tokens_per_s"] for a, b in zip(off, on)]), 3),
+            "after_first": round(median([b["after_first"] / a["after_first"] for a, b in zip(off, on)]), 3),
             "accepted": round(accepted / drafted, 3) if drafted else None,
             "guesses_per_token": round(drafted / generated, 3), "per_step": round(generated / (generated - accepted), 2),
             "failed": sum(r["failed"] for v in runs for r in v)}
@@ -100,7 +103,7 @@ def row_of(kind, streams, runs):
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--rounds", type=int, default=7)
-    p.add_argument("--tokens", type=int, default=8, help="speculative_tokens")
+    p.add_argument("--tokens", type=int, default=15, help="speculative_tokens")
     p.add_argument("--streams", type=int, nargs="*", default=STREAMS)
     p.add_argument("--kinds", nargs="*", default=KINDS)
     p.add_argument("--dry", action="store_true", help="no file of results")

@@ -200,7 +200,7 @@
     X("engine", ENUM, speculative, 0, 0, 0, "",                                            \
       "lookup: guess next tokens from where the text said the same before, and verify several in one step; the same " \
       "answers, sooner where they quote or edit the prompt; the CPU engine alone", "off|lookup", "")                                  \
-    X("engine", U32, speculative_tokens, 8, 1, 15, "tokens",                               \
+    X("engine", U32, speculative_tokens, 15, 1, 15, "tokens",                               \
       "most guesses of a sequence that a step verifies", "",                                  \
       "num-speculative-tokens draft-max")          \
     X("engine", ENUM, cpu_isa, 0, 0, 0, "",                                                   \
