@@ -1,6 +1,9 @@
 /* The worker team: everybody takes part once, barriers order what lies between them, shared
  * work is given out exactly once, and a run alone leaves the workers out. */
 #include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "engine/cpu/team.h"
@@ -102,5 +105,50 @@ START_TEST(waiting_for_a_worker_is_counted) {
 }
 END_TEST
 
-CHECK_MAIN("team", barriers_order_what_lies_between_them, shared_work_is_given_out_exactly_once,
-           a_run_alone_leaves_the_workers_out, waiting_for_a_worker_is_counted)
+/* ---- idleness ---- */
+
+static _Atomic pid_t worker_id;
+
+static void note_worker(void *arg, uint32_t thread) {
+    (void)arg;
+    if (thread == 1) worker_id = (pid_t)syscall(SYS_gettid);
+}
+
+/* Of /proc: the worker's state, and the nanoseconds that it has computed. */
+static void look_at_worker(char *state, unsigned long long *computed) {
+    char path[64], line[512];
+    snprintf(path, sizeof path, "/proc/self/task/%d/stat", worker_id);
+    FILE *f = fopen(path, "r");
+    ck_assert(f && fgets(line, sizeof line, f));
+    fclose(f);
+    *state = strrchr(line, ')')[2];
+    snprintf(path, sizeof path, "/proc/self/task/%d/schedstat", worker_id);
+    f = fopen(path, "r");
+    ck_assert(f && fscanf(f, "%llu", computed) == 1);
+    fclose(f);
+}
+
+/* Between the steps of a client that is slow, or of none: a worker falls asleep behind each run, and takes no
+ * time at all until the next. */
+START_TEST(workers_sleep_between_runs) {
+    team *t;
+    err e;
+    ck_assert(team_open(&t, 2, &e) == OK);
+    for (int run = 0; run < 5; run++) {
+        char state = 'R';
+        unsigned long long before = 0, after = 0;
+        team_run(t, note_worker, NULL);
+        while (state != 'S') look_at_worker(&state, &before);
+        look_at_worker(&state, &before); /* what it took to fall asleep is counted by now */
+        usleep(20000);
+        look_at_worker(&state, &after);
+        ck_assert_int_eq(state, 'S');
+        ck_assert_uint_eq(before, after);
+    }
+    team_close(t);
+}
+END_TEST
+
+CHECK_MAIN("team", workers_sleep_between_runs, barriers_order_what_lies_between_them,
+           shared_work_is_given_out_exactly_once, a_run_alone_leaves_the_workers_out,
+           waiting_for_a_worker_is_counted)
