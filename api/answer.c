@@ -285,6 +285,7 @@ static bool choice_init(answer *a, choice *c, uint32_t index, uint32_t max_token
                          .base_salt = a->base_salt,
                          .request = a->id,
                          .explain = a->miss && index == 0,
+                         .weigh = a->p.receipt,
                          .no_disk = a->p.cache_salt.len > 0,
                          .no_guesses = !a->p.speculative,
                          .timeout_us = a->timeout_us,

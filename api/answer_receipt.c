@@ -7,8 +7,8 @@ typedef struct sums {
     uint64_t blocks, bytes, preemptions, recomputed, steps, loaded_bytes;
     uint64_t cached, cached_tier;             /* of each prompt once */
     uint64_t queue_us, prefill_us, decode_us; /* the longest */
-    uint64_t load_us; /* the longest, too: choices load at the same time */
-    double byte_seconds;
+    uint64_t load_us;            /* the longest, too: choices load at the same time */
+    double byte_seconds, joules; /* joules: negative where they are not known */
 } sums;
 
 static uint64_t longer(uint64_t a, uint64_t b) {
@@ -28,6 +28,7 @@ static sums add_up(const answer *a) {
         s.steps += u->cost.n_steps;
         s.loaded_bytes += u->cost.loaded_bytes;
         s.byte_seconds += u->cost.byte_seconds;
+        s.joules = s.joules < 0 || u->joules < 0 ? -1 : s.joules + u->joules;
         s.load_us = longer(s.load_us, u->cost.load_us);
         s.queue_us = longer(s.queue_us, u->queued_us);
         s.prefill_us = longer(s.prefill_us, first > u->queued_us ? first - u->queued_us : 0);
@@ -77,6 +78,7 @@ void receipt_write(const answer *a, buf *b) {
     ms(b, "queue_ms", s.queue_us);
     ms(b, "prefill_ms", s.prefill_us);
     ms(b, "decode_ms", s.decode_us);
+    if (s.joules >= 0) buf_addf(b, ",\"energy_joules\":%.6f", s.joules);
     if (a->rq->n_stripped) member(b, "stripped_lines", a->rq->n_stripped);
     prefix_write(a, b);
     buf_addc(b, '}');

@@ -5,6 +5,7 @@
 #include <stdio.h>
 
 #include "base/check.h"
+#include "base/energy.h"
 #include "base/log.h"
 #include "json/out.h"
 
@@ -494,6 +495,21 @@ static void write_keys(out *o, const keys *k) {
     }
 }
 
+/* Of the machine, for those who watch what a token costs; absent where Linux does not let us read it. */
+static void write_energy(out *o) {
+    energy_package p[ENERGY_PACKAGES];
+    const char *name = "vramd_energy_joules_total";
+    const uint32_t n = energy_read(p);
+    char label[64];
+    if (n == 0) return;
+    head(o, name, "counter",
+         "Energy that processor packages have used since the start, other processes included.");
+    for (uint32_t i = 0; i < n; i++) {
+        snprintf(label, sizeof label, ",package=\"%.15s\"", p[i].name);
+        sample(o, name, label, p[i].joules);
+    }
+}
+
 /* From which rows of a step and the time to a first token are predicted. */
 static void write_cost(out *o, const step_cost *c) {
     const char *name = "vramd_step_cost_seconds";
@@ -525,6 +541,7 @@ void metrics_write(buf *b, const app *a, const machine_stats *s) {
     write_memory(&o, a, &s->budget);
     write_keys(&o, a->keys);
     write_cost(&o, &s->cost);
+    write_energy(&o);
     for (int i = 0; i < HIST_N; i++) {
         if (hists[i].own) write_histogram(&o, hists[i].own, (histogram_id)i, &s->hist[i]);
         if (hists[i].alias) write_histogram(&o, hists[i].alias, (histogram_id)i, &s->hist[i]);

@@ -38,9 +38,9 @@ static bool next_family(str *text, family *out) {
 
 /* What the process has once, and no model for itself. */
 static bool is_of_whole(str comments) {
-    static const char *const prefix[] = {"vramd_http_",     "vramd_log_", "vramd_reply_",
-                                         "vramd_ready",     "vramd_key_", "vramd_memory_",
-                                         "vramd_build_info"};
+    static const char *const prefix[] = {"vramd_http_",      "vramd_log_",   "vramd_reply_",
+                                         "vramd_ready",      "vramd_key_",   "vramd_memory_",
+                                         "vramd_build_info", "vramd_energy_"};
     comments.ptr += strlen("# HELP ");
     comments.len -= strlen("# HELP ");
     for (size_t i = 0; i < sizeof prefix / sizeof *prefix; i++)

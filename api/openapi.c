@@ -293,7 +293,7 @@ static const char receipt_schema[] =
     "\"loaded\":{\"type\":\"object\",\"properties\":{\"bytes\":" INTEGER ",\"ms\":" REAL "}},"
     "\"preemptions\":" INTEGER ",\"recomputed_tokens\":" INTEGER ",\"steps\":" INTEGER
     ",\"queue_ms\":" REAL ",\"prefill_ms\":" REAL ",\"decode_ms\":" REAL
-    ",\"stripped_lines\":" INTEGER
+    ",\"energy_joules\":" REAL ",\"stripped_lines\":" INTEGER
     ",\"prefix\":{\"type\":\"object\",\"properties\":{\"cached_tokens\":" INTEGER
     ",\"of\":" INTEGER ",\"why\":{\"type\":[\"string\",\"null\"]},\"at_token\":" INTEGER
     ",\"message\":{\"type\":\"object\",\"properties\":{\"index\":" INTEGER ",\"role\":" TEXT

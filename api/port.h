@@ -37,6 +37,7 @@ typedef struct gen_usage {
     uint32_t n_loaded; /* of n_cached, from the tier below memory */
     uint64_t kv_peak_bytes;
     sched_cost cost;
+    double joules;                                /* with weigh; negative: not known */
     const sched_miss *miss;                       /* with explain; else NULL */
     uint64_t queued_us, first_token_us, ended_us; /* since submit */
 } gen_usage;
@@ -90,6 +91,7 @@ typedef struct gen_spec { /* pointers are borrowed until the last event */
     str base_salt;       /* that of its tenant's requests which name none of their own */
     const char *request; /* its name; at most SCHED_REQUEST_BYTES - 1 bytes are kept */
     bool explain;        /* its usage says why its prefix was not found */
+    bool weigh;          /* its usage says what energy its steps have taken */
     bool no_disk;        /* nothing of it goes to the disk tier */
     bool no_guesses;     /* where next tokens are guessed: not its own */
     gen *fork_of;        /* submitted just before, with the same prompt: it is computed once */

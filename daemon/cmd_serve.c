@@ -15,6 +15,7 @@
 #include "api/http.h"
 #include "api/server.h"
 #include "base/clock.h"
+#include "base/energy.h"
 #include "base/log.h"
 #include "daemon/args.h"
 #include "daemon/bridge/bridge.h"
@@ -45,7 +46,8 @@ typedef struct daemon_state {
     uv_signal_t signals[3];
     uv_timer_t deadline;
     uv_async_t lost; /* a rank is */
-    err why_lost;    /* written before the signal */
+    uv_timer_t energy;
+    err why_lost; /* written before the signal */
     supervisor supervisor;
     bool handles;
     bridge *bridge;
@@ -288,6 +290,20 @@ static void map_pools(void) {
     mallopt(M_MMAP_MAX, 1 << 20);
 }
 
+/* Counters of energy go round after minutes of full load. */
+static void on_energy(uv_timer_t *t) {
+    (void)t;
+    energy_joules();
+}
+
+static void count_energy(daemon_state *d) {
+    enum { EVERY_MS = 60000 };
+    uv_timer_init(&d->loop, &d->energy);
+    if (energy_open(ENERGY_ROOT) == 0) return;
+    uv_timer_start(&d->energy, on_energy, EVERY_MS, EVERY_MS);
+    uv_unref((uv_handle_t *)&d->energy);
+}
+
 static status open_loop(daemon_state *d, err *e) {
     static const int number[] = {SIGTERM, SIGINT, SIGHUP};
     loop_memory_init();
@@ -303,6 +319,7 @@ static status open_loop(daemon_state *d, err *e) {
     d->deadline.data = d;
     uv_async_init(&d->loop, &d->lost, end_without_rank);
     d->lost.data = d;
+    count_energy(d);
     loop_memory_threads(&d->loop);
     return OK;
 }
@@ -312,6 +329,7 @@ static void close_loop(daemon_state *d) {
     for (int i = 0; i < 3; i++) uv_close((uv_handle_t *)&d->signals[i], NULL);
     uv_close((uv_handle_t *)&d->deadline, NULL);
     uv_close((uv_handle_t *)&d->lost, NULL);
+    uv_close((uv_handle_t *)&d->energy, NULL);
     uv_run(&d->loop, UV_RUN_DEFAULT);
     uv_loop_close(&d->loop);
 }

@@ -4,6 +4,7 @@
 
 #include "base/check.h"
 #include "base/clock.h"
+#include "base/energy.h"
 #include "daemon/bridge/bridge_parts.h"
 #include "daemon/plan/plan_answer.h"
 
@@ -196,6 +197,7 @@ static status on_submit(port *p, const gen_spec *s, gen **out, err *e) {
         g->job.allow = forbid, g->job.take = remember;
         g->job.keep = keep_said, g->job.back = back_to_said, g->job.over = nothing_follows;
     }
+    if (s->weigh && energy_count() > 0) g->job.energy = &g->joules;
     g->job.guess = !s->no_guesses && s->max_tokens > 1;
     fill_end_tokens(b, g);
     b->waiting_tokens += s->n_prompt;
@@ -273,6 +275,7 @@ static void end_gen(bridge *b, gen *g, const out_record *r, gen_event *ev) {
                    .peak_blocks = r->ev.peak_blocks,
                    .kv_peak_bytes = r->ev.peak_bytes,
                    .cost = g->cost,
+                   .joules = g->job.energy ? g->joules : -1,
                    .miss = g->spec.explain ? &g->miss : NULL};
     if (g->admitted_us) count_run(b, seconds(g->admitted_us, r->now_us));
     leave_queue(b, g, r->now_us);

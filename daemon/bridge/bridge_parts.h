@@ -51,7 +51,8 @@ struct gen {
      * the limit itself, however far behind the loop is. */
     uint32_t unread; /* tokens handed over and not credited */
     bool paused;
-    sched_cost cost; /* this and miss: the loop's from its ENDED record on */
+    sched_cost cost; /* this, joules and miss: the loop's from its ENDED record on */
+    double joules;   /* with spec.weigh */
     sched_miss miss; /* with spec.explain */
     /* Loop thread. */
     struct gen *next_free;

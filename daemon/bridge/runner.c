@@ -5,6 +5,7 @@
 
 #include "base/check.h"
 #include "base/clock.h"
+#include "base/energy.h"
 #include "base/log.h"
 #include "daemon/bridge/drafter.h"
 #include "daemon/step_log.h"
@@ -20,6 +21,8 @@ typedef struct flight {
     batch_checkpoint *checkpoints; /* [n_checkpoints] */
     uint64_t launched_us;
     bool submitted;
+    bool weighed;  /* some sequence asks for its energy ... */
+    double joules; /* ... and what had been used when the step was launched */
 } flight;
 
 /* A sequence that the committed step drew a token of, and whose next ones may be guessed. */
@@ -54,6 +57,7 @@ struct runner {
     uint32_t mask_words, n_vocab;
     uint32_t last_rows, last_tokens;
     uint64_t committed_us; /* when the last step was */
+    double joules;         /* used up to the last step that was weighed */
     bool idle;             /* nothing was there to do since */
     err error;
 };
@@ -304,6 +308,30 @@ static void fill_checkpoints(const sched_step *st, flight *f) {
     }
 }
 
+static runner_job *job_of(const sched_step_seq *q) {
+    return (runner_job *)(uintptr_t)q->user;
+}
+
+/* Reading counters takes microseconds: only where the answer to a sequence shows them. */
+static void begin_weighing(flight *f) {
+    f->weighed = false;
+    for (uint32_t i = 0; i < f->step->n_seqs && !f->weighed; i++)
+        f->weighed = job_of(&f->step->seq[i])->energy != NULL;
+    if (f->weighed) f->joules = energy_joules();
+}
+
+/* A step that was launched behind another has what was used since that one ended. */
+static void share_energy(runner *r, const flight *f) {
+    const sched_step *st = f->step;
+    if (!f->weighed) return;
+    const double now = energy_joules(), from = f->joules > r->joules ? f->joules : r->joules;
+    r->joules = now;
+    for (uint32_t i = 0; i < st->n_seqs; i++) {
+        double *energy = job_of(&st->seq[i])->energy;
+        if (energy) *energy += (now - from) * st->seq[i].n_rows / st->n_rows;
+    }
+}
+
 /* Plans and submits one step. False when there is nothing to plan. */
 static bool launch(runner *r) {
     uint64_t now = clock_us();
@@ -317,6 +345,7 @@ static bool launch(runner *r) {
     for (uint32_t i = 0; i < st->n_seqs; i++) fill_seq(r, &st->seq[i], &f->seq[i]);
     for (uint32_t i = 0; i < st->n_copies; i++) f->copies[i] = copy_of(r, &st->copy[i]);
     fill_checkpoints(st, f);
+    begin_weighing(f);
     batch b = {f->seq, st->n_seqs, st->n_rows, st->n_logit_rows, f->copies, st->n_copies};
     f->submitted = engine_submit(r->engine, &b, &r->error) == OK;
     return true;
@@ -368,6 +397,7 @@ bool runner_step(runner *r) {
     if (!ok) log_error("step %llu failed: %s", (unsigned long long)st->number, r->error.text);
     uint64_t now = clock_us();
     if (ok) observe(r, f, now);
+    share_energy(r, f);
     logged_now(r->log, r->sched, now);
     sched_step_tokens tokens = ok ? take_runs(r, st, &res) : (sched_step_tokens){0};
     logged_commit(r->log, r->sched, st, ok ? &tokens : NULL);

@@ -34,6 +34,9 @@ struct runner_job {
     void (*keep)(runner_job *);
     void (*back)(runner_job *);
     bool (*over)(const runner_job *);
+    /* Its share of the energy of steps (base/energy.h) is added up here, in joules: of each step by its rows. NULL:
+     * it is not measured. */
+    double *energy;
 };
 
 /* One thing that happened. token: [event->n_tokens], for EVENT_TOKEN. For EVENT_PREFILLED:

@@ -58,7 +58,8 @@ typedef struct fake {
     size_t n_forgot; /* its bytes */
     bool forget_fails;
     kv_tier_view tier;
-    bool device; /* the engine computes on a device, with a ledger of its own */
+    double joules; /* of a sequence with weigh; 0: not known */
+    bool device;   /* the engine computes on a device, with a ledger of its own */
     const char *chat_template, *model_id, *model_names;
     _Atomic(const char *) not_ready;
     atomic_uint n_pictures;
@@ -171,6 +172,7 @@ static FAKE_UNUSED void fake_end(fake *f, gen *g, gen_event *ev, gen_finish why)
                             .loaded_bytes = 4096,
                             .load_us = 1500,
                             .byte_seconds = 0.25},
+                   .joules = g->spec.weigh && f->joules > 0 ? f->joules : -1,
                    .miss = g->spec.explain ? &f->miss : NULL,
                    .queued_us = 1000,
                    .first_token_us = 3500,

@@ -1,6 +1,7 @@
 /* /metrics: the text format, by a strict reader; names, labels, histograms, speed. And the plan
  * as JSON. */
 #include "tests/api/fake_one.h"
+#include "tests/energy_tree.h"
 #include "tests/model/config_params.h"
 
 #include <jansson.h>
@@ -279,7 +280,30 @@ START_TEST(a_plan_is_one_json_object) {
 }
 END_TEST
 
-CHECK_MAIN("metrics", a_tier_is_named_by_a_label, a_device_has_an_account_of_its_own,
-           the_text_is_what_prometheus_reads, bounds_of_buckets_are_written_as_g_writes_them,
+/* Where no counter can be read there is no such family. */
+START_TEST(energy_is_counted_by_package) {
+    energy_tree t;
+    start();
+    reply r = fake_get(&f, "/metrics");
+    ck_assert_ptr_null(strstr(r.body, "vramd_energy"));
+    reply_free(&r);
+    energy_tree_open(&t);
+    energy_add(&t, 0, "package-1\n");
+    energy_set(&t, 0, 1000000);
+    ck_assert_uint_eq(energy_open(t.root), 1);
+    energy_set(&t, 0, 3500000);
+    r = fake_get(&f, "/metrics");
+    const char *line = strstr(r.body, "vramd_energy_joules_total{");
+    ck_assert_ptr_nonnull(line);
+    ck_assert_ptr_nonnull(strstr(line, ",package=\"1\"} 2.5\n"));
+    reply_free(&r);
+    energy_tree_close(&t);
+    stop();
+}
+END_TEST
+
+CHECK_MAIN("metrics", energy_is_counted_by_package, a_tier_is_named_by_a_label,
+           a_device_has_an_account_of_its_own, the_text_is_what_prometheus_reads,
+           bounds_of_buckets_are_written_as_g_writes_them,
            metrics_answer_within_five_milliseconds, a_bucket_holds_what_is_at_most_its_bound,
            a_model_name_cannot_break_the_text, a_plan_is_one_json_object)

@@ -8,6 +8,7 @@ static double real_at(const json_t *o, const char *name) {
 /* Two prompts of 40 tokens, two choices each: sums of all, found tokens of each prompt once. */
 START_TEST(a_receipt_sums_up_all_sequences) {
     start();
+    f.joules = 0.5;
     char body[512];
     snprintf(body, sizeof body,
              "{\"prompt\":[\"%040d\",\"%040d\"],\"n\":2,\"max_tokens\":4,\"receipt\":true}", 0,
@@ -28,6 +29,7 @@ START_TEST(a_receipt_sums_up_all_sequences) {
     ck_assert(real_at(m, "queue_ms") > 0.99 && real_at(m, "queue_ms") < 1.01);
     ck_assert(real_at(m, "prefill_ms") > 2.49 && real_at(m, "prefill_ms") < 2.51);
     ck_assert(real_at(m, "decode_ms") > 6.49 && real_at(m, "decode_ms") < 6.51);
+    ck_assert(real_at(m, "energy_joules") > 1.99 && real_at(m, "energy_joules") < 2.01);
     reply_free(&r);
     stop();
 }

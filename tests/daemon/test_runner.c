@@ -3,6 +3,7 @@
 #include "daemon/bridge/runner.h"
 
 #include "base/check.h"
+#include "tests/energy_tree.h"
 #include "tests/scheduler/drive.h"
 
 /* The text of every sequence: what stands at a position. It repeats itself after so many tokens. */
@@ -22,6 +23,7 @@ typedef struct fake_engine {
     uint32_t state, n_checkpoints;
     batch_checkpoint checkpoint[4];
     block_copy copy;
+    void (*works)(void); /* what a step does besides; NULL: nothing */
 } fake_engine;
 
 static void draw_run(fake_engine *e, uint32_t i) {
@@ -51,6 +53,7 @@ static status fake_submit(engine *en, const batch *b, err *er) {
 static status fake_collect(engine *en, step_result *out, err *er) {
     fake_engine *e = (fake_engine *)en;
     (void)er;
+    if (e->works) e->works();
     *out = (step_result){
         .token = e->token[0], .n_tokens = e->n_tokens, .max_run = 1 + SCHED_MAX_DRAFT};
     return OK;
@@ -342,7 +345,41 @@ START_TEST(a_sequence_that_ends_or_is_paused_before_the_step_is_not_guessed) {
 }
 END_TEST
 
-CHECK_MAIN("runner", the_first_step_is_no_measure_of_the_others,
+/* ---- energy ---- */
+
+/* A counter that each step of the fake engine moves on by 7 J. */
+static energy_tree tree;
+static uint64_t microjoules;
+
+static void use_energy(void) {
+    energy_set(&tree, 0, microjoules += 7000000);
+}
+
+START_TEST(the_energy_of_a_step_is_shared_by_rows) {
+    rig g;
+    noting_job asks, other;
+    double joules = 0;
+    energy_tree_open(&tree);
+    energy_add(&tree, 0, "package-0\n");
+    use_energy();
+    ck_assert_uint_eq(energy_open(tree.root), 1);
+    rig_open(&g);
+    g.engine.works = use_energy;
+    submit(&g, &other, 2, false);
+    ck_assert(runner_step(g.r)); /* of this one nothing is measured */
+    submit(&g, &asks, 2, false);
+    asks.job.energy = &joules;
+    ck_assert(runner_step(g.r)); /* a prompt of 6 tokens beside a row */
+    ck_assert_double_eq_tol(joules, 6, 1e-9);
+    ck_assert(runner_step(g.r)); /* alone */
+    ck_assert_double_eq_tol(joules, 13, 1e-9);
+    rig_close(&g);
+    energy_tree_close(&tree);
+}
+END_TEST
+
+CHECK_MAIN("runner", the_energy_of_a_step_is_shared_by_rows,
+           the_first_step_is_no_measure_of_the_others,
            a_text_that_repeats_itself_takes_fewer_steps,
            guesses_go_as_far_as_masks_allow_and_the_text_goes,
            masks_without_a_way_back_are_not_guessed,
