@@ -50,10 +50,15 @@ INLINE void add_dots(const uint8_t *codes, const dtype t, const int l, const int
     for (int r = 0; r < R; r++) sum[r] = dot(sum[r], w, broadcast4(q + 32 * r + 4 * l));
 }
 
-/* isum of 8 outputs by R rows, of codes as codes_of gives them; DOT. */
+/* What the sums of a block begin with where vpdpbusd makes them: as the bits of a float, 1.5 * 2^23 plus a sum (which
+ * is below 2^22) is that number, and the sum is the difference, exactly. A subtraction has a port that neither the
+ * products nor vcvtdq2ps have (Intel from Golden Cove on, Zen). */
+#define SUM_FROM 0x1.8p23f
+
+/* isum of 8 outputs by R rows, of codes as codes_of gives them, from SUM_FROM on; DOT. */
 INLINE void sum_dots(const uint8_t *codes, const dtype t, const int8_t *q, __m256i *isum,
                      const int R) {
-    for (int r = 0; r < R; r++) isum[r] = _mm256_setzero_si256();
+    for (int r = 0; r < R; r++) isum[r] = _mm256_castps_si256(_mm256_set1_ps(SUM_FROM));
     for (int l = 0; l < 4; l++) { /* nibbles: both of a vector while it is there */
         const bool nibbles = tile_of(t).form != CODES_8;
         add_dots(codes, t, nibbles ? l : 2 * l, q, isum, R);
@@ -116,6 +121,11 @@ INLINE void sum_products8(const uint8_t *codes, const dtype t, __m256i flipped, 
     }
 }
 
+INLINE __m256 float_of_sum(__m256i isum) {
+    return DOT ? _mm256_sub_ps(_mm256_castsi256_ps(isum), _mm256_set1_ps(SUM_FROM))
+               : _mm256_cvtepi32_ps(isum);
+}
+
 /* acc += 32 inputs with one scale. b: the activations, from row r0 on. flipped: see
  * sum_products8. m of types with zero points: negative_zeros. */
 INLINE void block_whole(const uint8_t *codes, const dtype t, __m256 d, __m256 m,
@@ -142,7 +152,7 @@ INLINE void block_whole(const uint8_t *codes, const dtype t, __m256 d, __m256 m,
                 isum[r], _mm256_madd_epi16(_mm256_castps_si256(m),
                                            broadcast4(b->half[r0 + (uint32_t)r])));
         __m256 d_a = _mm256_broadcast_ss(b->d + r0 + r);
-        acc[r] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(isum[r]), _mm256_mul_ps(d, d_a), acc[r]);
+        acc[r] = _mm256_fmadd_ps(float_of_sum(isum[r]), _mm256_mul_ps(d, d_a), acc[r]);
     }
     if (!i.has_min) return;
     for (int r = 0; r < R; r++)
