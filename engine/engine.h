@@ -75,8 +75,11 @@ typedef struct engine_options {
     uint32_t n_sms;       /* ... and its multiprocessors: what the driver's context takes */
     uint32_t
         expert_slots; /* CPU: experts that are in memory at once, of all layers; 0: all are */
-    bool unfused;     /* CPU: attention writes all scores out (attention_unfused.h) */
-    bool hidden;      /* CPU: steps give step_result.hidden, too */
+    /* CUDA: so many layers, spread among the others, have their matrices in the host's memory, and of so many
+     * first layers the experts' matrices lie there; they come for each step (engine/cuda/staging.h). 0: none */
+    uint32_t host_layers, host_experts;
+    bool unfused;          /* CPU: attention writes all scores out (attention_unfused.h) */
+    bool hidden;           /* CPU: steps give step_result.hidden, too */
     pooling_kind pooling;  /* CPU: of OP_POOL */
     bool eager;            /* CUDA, tests: no graphs */
     bool keep_logits;      /* steps give step_result.logits, too */

@@ -74,6 +74,9 @@ void ledger_read(const ledger *, ledger_view *out);
 typedef struct device_memory {
     uint64_t total_bytes, used_bytes; /* of the whole device, other processes included */
     uint64_t outside_bytes; /* measured, ours, and not in arenas: context, libraries, graphs */
+    /* Weights that lie in the host's memory: what a step copies of them, what steps have copied, how long
+     * they waited for it, and the rate of the link, measured; 0: there are none. */
+    uint64_t step_bytes, staged_bytes, stall_us, link_bytes_per_s;
 } device_memory;
 
 #endif

@@ -169,6 +169,9 @@ static status alloc_host(cuda_engine_base *e, err *er) {
     if (s == OK)
         s = ledger_alloc(e->host_ledger, &e->host.bounce, MEM_LOADING,
                          CUDA_BOUNCES * e->layout.bounce_bytes, "the loader's buffers", er);
+    if (s == OK && e->layout.n_staged)
+        s = ledger_alloc_raw(e->host_ledger, &e->host.weights, MEM_WEIGHTS,
+                             e->layout.host_bytes, "pinned weights", er);
     return s;
 }
 
@@ -220,6 +223,20 @@ static void warn_of_context(const cuda_engine_base *e) {
                  bytes_human(found, a), bytes_human(e->outside_bytes, b));
 }
 
+static void tell_staged(const cuda_engine_base *e) {
+    const cuda_layout *l = &e->layout;
+    cuda_memory m;
+    char a[32];
+    if (!l->n_staged) return;
+    e->plugin->memory(e->inner, &m);
+    const double rate = (double)m.link_bytes_per_s;
+    log_info(
+        "the matrices of %u layers, %s, come from the host's memory for each step: %.1f GB/s "
+        "were measured, at which that takes %.1f ms; steps run without CUDA graphs",
+        l->n_staged, bytes_human(l->staged_bytes, a), rate / 1e9,
+        rate > 0 ? (double)l->staged_bytes * 1e3 / rate : 0);
+}
+
 static status open_parts(cuda_engine_base *e, err *er) {
     const program *p = &e->model->program;
     status s = cuda_layout_init(&e->layout, p, &e->opt, er);
@@ -236,6 +253,7 @@ static status open_parts(cuda_engine_base *e, err *er) {
     ledger_free(e->host_ledger, e->host.bounce);
     e->host.bounce = NULL;
     warn_of_context(e);
+    tell_staged(e);
     return OK;
 }
 
@@ -245,6 +263,7 @@ static void backend_close(engine *head) {
     if (e->outside_bytes) ledger_release(e->device_ledger, MEM_CONTEXT, e->outside_bytes);
     ledger_free(e->host_ledger, e->host.bounce);
     ledger_free(e->host_ledger, e->host.staging);
+    ledger_free(e->host_ledger, e->host.weights);
     cuda_layout_clear(&e->layout);
     free(e->freqs);
     free(e->drew);
@@ -316,7 +335,11 @@ static bool backend_memory(const engine *head, device_memory *out) {
     e->plugin->memory(e->inner, &m);
     *out = (device_memory){.total_bytes = m.driver_total,
                            .used_bytes = m.driver_used,
-                           .outside_bytes = m.context_bytes + m.library_bytes + m.graph_bytes};
+                           .outside_bytes = m.context_bytes + m.library_bytes + m.graph_bytes,
+                           .step_bytes = e->layout.staged_bytes,
+                           .staged_bytes = m.staged_bytes,
+                           .stall_us = m.stall_us,
+                           .link_bytes_per_s = m.link_bytes_per_s};
     return m.driver_total > 0;
 }
 

@@ -31,6 +31,8 @@ typedef struct cuda_slot {
     sampled *token, *scored; /* pinned: [max_seqs], [max_logit_rows] */
     float *logits;           /* pinned; NULL unless they are kept */
     cudaEvent_t done;
+    /* [n_staged][2]: when operations began to wait for a staged layer, and when they had it */
+    cudaEvent_t *waits;
     const tables_score *scores; /* pinned: in the tables */
     uint32_t n_scores;
 } cuda_slot;
@@ -56,6 +58,16 @@ typedef struct cuda_pool {
     uint64_t bytes, most; /* mapped, of addresses reserved; multiples of CUDA_GRANULE */
 } cuda_pool;
 
+/* Brings the layers that lie in the host's memory (stage.cu). */
+typedef struct cuda_stager {
+    cudaStream_t stream;
+    cudaEvent_t arrived[CUDA_STAGES], spent[CUDA_STAGES]; /* what is in a slot */
+    uint32_t next;      /* of layout.staged: whose operations come next */
+    bool idle;          /* warming up: nothing is copied or waited for */
+    cudaEvent_t *waits; /* of the step that is put on the stream; NULL: not timed */
+    bool pinned;
+} cuda_stager;
+
 typedef struct cuda_engine {
     engine head;
     const program *p;
@@ -68,6 +80,7 @@ typedef struct cuda_engine {
     unsigned char *arena;
     uint64_t arena_bytes;
     bool pinned_staging;
+    cuda_stager stager;
     gemm *lt;
     cuda_op *op;                        /* [p->n_ops] */
     unsigned char *kv[PLAN_MAX_GROUPS]; /* layer 0's block 0 */
@@ -124,6 +137,20 @@ uint64_t cuda_fill(const cuda_engine *, const batch *, cuda_slot *, cuda_run *ru
 uint64_t cuda_fill_blank(const cuda_engine *, cuda_slot *, const cuda_run *);
 /* The run of a graph for n_seqs entries, the longest of which has that many tokens. */
 cuda_run cuda_graph_run(const cuda_engine *, uint32_t n_seqs, uint32_t longest);
+
+/* stage.cu. All of them do nothing where no layer is staged. */
+status cuda_stager_open(cuda_engine *, err *);
+void cuda_stager_close(cuda_engine *);
+/* Measures the link, once the layers are in the host's memory. */
+status cuda_stage_measure(cuda_engine *, err *);
+/* While loading: what lies in the slot of staged layer i goes to the host, on the engine's stream. */
+cudaError_t cuda_stage_store(cuda_engine *, uint32_t i);
+/* In front of a program's operations, of each of them, and behind each. */
+cudaError_t cuda_stage_begin(cuda_engine *);
+cudaError_t cuda_stage_before(cuda_engine *, uint32_t op);
+cudaError_t cuda_stage_behind(cuda_engine *, uint32_t op);
+/* Adds a step that is done to the counters. */
+cudaError_t cuda_stage_count(cuda_engine *, const cuda_slot *);
 
 /* step.cu: the plugin's submit, collect, and steps of no rows that load every kernel. */
 status cuda_submit(cuda_engine *, const batch *, err *);

@@ -8,12 +8,11 @@
 #include "base/check.h"
 #include "engine/arrange.h"
 #include "engine/cuda/op_list.h"
+#include "engine/cuda/staging.h"
 #include "engine/cuda/upload.h"
 
 enum { ALIGN = 256, FEW_ROWS = 8, TILE_ROWS = 64, BOUNCE_ROWS = CU_STORE_ROWS };
 static const uint64_t BOUNCE_ENOUGH = 4 << 20;
-/* The ledger gives whole pages from 64 KiB on; pinned memory must not share one. */
-static const uint64_t PINNED_LEAST = 64 << 10;
 
 static uint64_t place(sizer *s, uint64_t bytes) {
     return sizer_place(s, bytes, ALIGN);
@@ -171,7 +170,8 @@ static void new_place(cuda_layout *l, const program *p, weight_id id) {
                       .n_out = w->rows,
                       .n_in = w->cols,
                       .n_experts = w->n_experts ? w->n_experts : 1,
-                      .first = id};
+                      .first = id,
+                      .staged = CUDA_RESIDENT};
     if (x->is_vector) x->n_in *= w->rows; /* of each expert a row */
     l->weights[id].place = l->n_places++;
     l->weights[id].row = 0;
@@ -225,8 +225,9 @@ static uint64_t row_bytes(const weight *w, dtype t) {
                                     : w->cols / d.elems * (uint64_t)d.bytes;
 }
 
-static void place_weights(cuda_layout *l, const program *p, sizer *s) {
-    uint64_t row = 0, file_row = 0, all = 0, packed = 0, vector = 0;
+static status place_weights(cuda_layout *l, const program *p, const engine_options *o, sizer *s,
+                            err *e) {
+    uint64_t row = 0, file_row = 0, all = 0, packed = 0, total = 0, vector = 0;
     for (uint32_t i = 0; i < p->n_weights; i++) l->weights[i].place = UNPLACED;
     for (uint32_t i = 0; i < p->n_ops; i++)
         if (is_narrow(p, &p->ops[i])) l->weights[p->ops[i].w[0]].narrow = true;
@@ -243,22 +244,30 @@ static void place_weights(cuda_layout *l, const program *p, sizer *s) {
         if (bytes * w->rows > all) all = bytes * w->rows;
         if (w->role == WEIGHT_VECTOR && bytes * w->rows > vector) vector = bytes * w->rows;
     }
+    const status staged = staging_choose(l, p, o, e);
+    if (staged != OK) return staged;
     for (uint32_t i = 0; i < l->n_places; i++) {
         cuda_place *x = &l->places[i];
         uint64_t bytes =
             x->is_vector ? (uint64_t)x->n_in * 4 : cu_matrix_bytes(x->type, x->n_out, x->n_in);
-        x->at = place_n(s, x->n_experts, bytes);
-        x->bytes = s->n - x->at;
+        sizer own = {0};
+        place_n(&own, x->n_experts, bytes);
+        s->failed |= own.failed;
+        x->bytes = own.n;
+        total += x->bytes;
+        if (x->staged == CUDA_RESIDENT) x->at = place(s, x->bytes);
         if (!x->is_vector && cu_matrix_is_packed(x->type)) packed += x->bytes;
     }
     l->weights_bytes = s->n;
-    l->mostly_packed = packed > s->n / 2;
+    l->mostly_packed = packed > total / 2;
+    staging_place(l, s);
     uint64_t enough = all < BOUNCE_ENOUGH ? all : BOUNCE_ENOUGH;
-    if (enough < PINNED_LEAST / CUDA_BOUNCES) enough = PINNED_LEAST / CUDA_BOUNCES;
+    if (enough < CUDA_PINNED_LEAST / CUDA_BOUNCES) enough = CUDA_PINNED_LEAST / CUDA_BOUNCES;
     if (row * BOUNCE_ROWS > enough) enough = row * BOUNCE_ROWS;
     if (vector > enough) enough = vector; /* is read at once */
     l->bounce_rows = enough;
     l->bounce_bytes = align_up(enough + file_row, 4096);
+    return OK;
 }
 
 /* ---- values ---- */
@@ -552,7 +561,7 @@ static void place_workspace(cuda_layout *l, const program *p, const engine_optio
     l->slot_bytes = l->slot_logits;
     if (o->keep_logits) l->slot_bytes += align_up(kept_bytes(p, o, s), ALIGN);
     l->staging_bytes = sizer_times(s, l->slot_bytes, CUDA_DEPTH);
-    if (l->staging_bytes < PINNED_LEAST) l->staging_bytes = PINNED_LEAST;
+    if (l->staging_bytes < CUDA_PINNED_LEAST) l->staging_bytes = CUDA_PINNED_LEAST;
 }
 
 /* A slot has the parts of all operations, one after the other. */
@@ -604,7 +613,7 @@ status cuda_layout_init(cuda_layout *l, const program *p, const engine_options *
     l->rows_unit = gemm_unit(o, o->max_rows);
     l->logits_unit = gemm_unit(o, o->max_logit_rows);
     if (st == OK) st = find_forms(l, p, e);
-    if (st == OK) place_weights(l, p, &s);
+    if (st == OK) st = place_weights(l, p, o, &s, e);
     if (st == OK) st = place_values(l, p, o, &s, e);
     if (st == OK) {
         place_logits(l, p, o, &s);
@@ -620,6 +629,7 @@ status cuda_layout_init(cuda_layout *l, const program *p, const engine_options *
 
 void cuda_layout_clear(cuda_layout *l) {
     free(l->places);
+    free(l->staged);
     free(l->weights);
     free(l->values);
     free(l->aside);

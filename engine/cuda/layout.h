@@ -3,7 +3,7 @@
  * (terms), by the base for what the host gives, and by the plugin. Pure C and part of the base
  * binary too: the plan needs no CUDA.
  *
- * The arena: weights | values of a step | logits | workspace | recurrent states | KV cache. While loading, what
+ * The arena: weights | slots of staged layers | values of a step | logits | workspace | recurrent states | KV cache. While loading, what
  * lies between weights and KV cache serves as buffers for the file's bytes. */
 #ifndef VRAMD_ENGINE_CUDA_LAYOUT_H
 #define VRAMD_ENGINE_CUDA_LAYOUT_H
@@ -25,8 +25,12 @@ enum {
                                      and its mask come on top */
     CUDA_GEMM_WORKSPACE = 32 << 20,
     CUDA_SHORT = 256, /* tokens: shorter sequences have graphs of their own */
-    CUDA_BOUNCES = 2  /* buffers between file and device while loading */
+    CUDA_BOUNCES = 2, /* buffers between file and device while loading */
+    CUDA_STAGES = 2   /* slots of the device for layers that come from the host */
 };
+#define CUDA_RESIDENT UINT32_MAX
+/* The ledger gives whole pages from 64 KiB on; pinned memory must not share one. */
+#define CUDA_PINNED_LEAST (64ull << 10)
 
 /* Weights that lie and compute together: a matrix, or several of one operation (q | k | v, gate
  * | up) one below the other; a vector, or several end to end. */
@@ -37,7 +41,18 @@ typedef struct cuda_place {
     uint32_t n_out, n_in;
     uint32_t n_experts; /* matrices of that shape, one after the other; 1: one matrix */
     weight_id first;    /* its first weight: names it in the plan */
+    uint32_t staged;    /* index of what it comes from the host with; CUDA_RESIDENT: it stays */
 } cuda_place;
+
+/* Matrices of a layer that lie in the host's pinned memory, as the device has them, and come to a slot of
+ * the arena for each step: in one copy, whose first operation waits for it. The next layer of that
+ * slot is copied once the last operation is done. */
+typedef struct cuda_staged {
+    uint64_t host_at, bytes;    /* in the host's memory */
+    uint64_t at;                /* of the slot, in the arena */
+    uint32_t first_op, last_op; /* of the operations that read it */
+    int32_t layer;
+} cuda_staged;
 
 typedef struct cuda_weight {
     uint32_t place;     /* index */
@@ -74,19 +89,23 @@ typedef struct cuda_layout {
     uint32_t n_places;
     uint32_t n_groups, tail_at; /* of KV blocks: as in kv_groups (engine/arrange.h) */
     cuda_place *places;
-    cuda_weight *weights; /* [n_weights] */
-    cuda_value *values;   /* [n_values] */
-    cuda_aside *aside;    /* [n_ops] */
-    bool mostly_packed;   /* of the weights' bytes more than half are packed */
-    bool needs_gemm;      /* some matrix has 16 bits: not without cuBLASLt */
-    bool wants_gemm;      /* or packed ones have slices: cuBLASLt is used if it is there */
-    uint32_t n_slices;    /* of packed weights that meet many rows, in all operations */
-    bool is_split;        /* sequences may be longer than CUDA_SHORT */
+    cuda_staged *staged; /* [n_staged], by their operations; their slots go round */
+    uint32_t n_staged;
+    uint64_t staged_bytes; /* of all of them: what a step copies */
+    uint64_t host_bytes;   /* of the host's memory for them; whole pages */
+    cuda_weight *weights;  /* [n_weights] */
+    cuda_value *values;    /* [n_values] */
+    cuda_aside *aside;     /* [n_ops] */
+    bool mostly_packed;    /* of the weights' bytes more than half are packed */
+    bool needs_gemm;       /* some matrix has 16 bits: not without cuBLASLt */
+    bool wants_gemm;       /* or packed ones have slices: cuBLASLt is used if it is there */
+    uint32_t n_slices;     /* of packed weights that meet many rows, in all operations */
+    bool is_split;         /* sequences may be longer than CUDA_SHORT */
     uint32_t max_stride, max_tiles, max_copies, max_checkpoints;
     uint32_t rope_pairs; /* frequencies of the largest rotary embedding; from table to table */
     /* Sections of the arena. */
-    uint64_t weights_bytes, values_at, values_bytes, logits_at, logits_bytes, workspace_at,
-        workspace_bytes;
+    uint64_t weights_bytes, staged_slots_bytes /* of all slots, behind the weights */;
+    uint64_t values_at, values_bytes, logits_at, logits_bytes, workspace_at, workspace_bytes;
     uint64_t kept_at; /* within the logits: their copy; their end where none is kept */
     /* Offsets in the arena, within the workspace. */
     uint64_t gemm, gemm_bytes, slice, slice_bytes, quantized, split, split_bytes, partials,
@@ -143,6 +162,7 @@ static inline uint32_t cuda_graph_kinds(const cuda_layout *l) {
 }
 static inline uint32_t cuda_graph_count(const cuda_layout *l, uint32_t max_seqs) {
     uint32_t n = 1;
+    if (l->n_staged) return 0; /* copies of the next step begin during this one */
     for (uint32_t b = 1; b < max_seqs; b = cuda_bucket_after(b, max_seqs)) n++;
     return n * cuda_graph_kinds(l);
 }

@@ -105,6 +105,25 @@ static status load_one(loader *g, weight_id id, err *er) {
     return g->e->host->read_rows ? load_matrix(g, id, er) : load_random(g->e, id, er);
 }
 
+/* Those of one staged layer, or those that stay. */
+static status load_some(loader *g, uint32_t staged, err *er) {
+    const cuda_layout *l = g->e->l;
+    status s = OK;
+    for (weight_id id = 0; id < g->e->p->n_weights && s == OK; id++)
+        if (l->places[l->weights[id].place].staged == staged) s = load_one(g, id, er);
+    return s;
+}
+
+static status load_all(loader *g, err *er) {
+    status s = load_some(g, CUDA_RESIDENT, er);
+    for (uint32_t i = 0; i < g->e->l->n_staged && s == OK; i++) {
+        s = load_some(g, i, er);
+        if (s == OK)
+            s = cuda_check(g->e->host, cuda_stage_store(g->e, i), "loading weights", er);
+    }
+    return s;
+}
+
 /* ---- the weights of each operation ---- */
 
 static const float *vector_of(const cuda_engine *e, weight_id id) {
@@ -150,7 +169,7 @@ status cuda_load(cuda_engine *e, err *er) {
     for (uint32_t i = 0; i < CUDA_BOUNCES && s == OK; i++)
         s = cuda_check(e->host, cudaEventCreateWithFlags(&g.free_[i], cudaEventDisableTiming),
                        "events", er);
-    for (weight_id id = 0; id < e->p->n_weights && s == OK; id++) s = load_one(&g, id, er);
+    if (s == OK) s = load_all(&g, er);
     cudaError_t ce = cudaStreamSynchronize(e->stream);
     if (s == OK) s = cuda_check(e->host, ce, "loading weights", er);
     for (uint32_t i = 0; i < CUDA_BOUNCES; i++)

@@ -532,7 +532,12 @@ cudaError_t cuda_run_program(cuda_engine *e, const cuda_run *run) {
     const lowering w = lower_init(e, run);
     cu_early = launches_early(e, run->shape.n_rows);
     cudaError_t ce = run_copies(&w);
-    for (uint32_t i = 0; i < e->p->n_ops && ce == cudaSuccess; i++) ce = run_op(&w, &e->op[i]);
+    if (ce == cudaSuccess) ce = cuda_stage_begin(e);
+    for (uint32_t i = 0; i < e->p->n_ops && ce == cudaSuccess; i++) {
+        ce = cuda_stage_before(e, i);
+        if (ce == cudaSuccess) ce = run_op(&w, &e->op[i]);
+        if (ce == cudaSuccess) ce = cuda_stage_behind(e, i);
+    }
     return ce;
 }
 

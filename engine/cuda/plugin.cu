@@ -21,9 +21,12 @@ static void sections_of(const cuda_engine *e, section out[N_SECTIONS]) {
     uint64_t kv = e->arena_bytes - l->fixed_bytes;
     for (uint32_t g = 0; g < l->n_groups; g++) kv += e->pool[g].bytes;
     const section all[N_SECTIONS] = {
-        {MEM_WEIGHTS, l->weights_bytes}, {MEM_ACTIVATIONS, l->values_bytes},
-        {MEM_LOGITS, l->logits_bytes},   {MEM_WORKSPACE, l->workspace_bytes},
-        {MEM_STATE, l->states_bytes},    {MEM_KV, kv}};
+        {MEM_WEIGHTS, l->weights_bytes},
+        {MEM_ACTIVATIONS, l->values_bytes},
+        {MEM_LOGITS, l->logits_bytes},
+        {MEM_WORKSPACE, l->workspace_bytes + l->staged_slots_bytes},
+        {MEM_STATE, l->states_bytes},
+        {MEM_KV, kv}};
     memcpy(out, all, sizeof all);
 }
 
@@ -212,8 +215,9 @@ static status open_gemm(cuda_engine *e, err *er) {
 static status open_graphs(cuda_engine *e, err *er) {
     status s = cuda_warm_up(e, er);
     const uint64_t before = free_now();
-    if (s == OK && !e->opt.eager) s = cuda_capture(e, er);
+    if (s == OK && !e->opt.eager && !e->l->n_staged) s = cuda_capture(e, er);
     e->memory.graph_bytes = less(before, free_now());
+    if (s == OK) s = cuda_stage_measure(e, er);
     return s;
 }
 
@@ -225,6 +229,7 @@ static status open_parts(cuda_engine *e, err *er) {
     e->op = (cuda_op *)calloc(e->p->n_ops + 1, sizeof *e->op);
     if (s == OK && !e->op)
         s = cuda_fail(e->host, er, ERR_NO_MEMORY, "no memory for the engine");
+    if (s == OK) s = cuda_stager_open(e, er);
     if (s == OK) s = cuda_load(e, er);
     if (s == OK) s = fill_constants(e, er);
     if (s == OK) s = open_gemm(e, er);
@@ -236,6 +241,7 @@ static void plugin_close(engine *head) {
     cuda_engine *e = (cuda_engine *)head;
     cudaSetDevice(e->device);
     if (e->stream) cudaStreamSynchronize(e->stream);
+    cuda_stager_close(e);
     cuda_graphs_clear(e);
     gemm_close(e->lt);
     for (uint32_t i = 0; i < CUDA_DEPTH; i++)
@@ -294,6 +300,8 @@ static void plugin_memory(const engine *head, cuda_memory *out) {
     const cuda_engine *e = (const cuda_engine *)head;
     size_t free_bytes = 0, total = 0;
     *out = e->memory;
+    out->staged_bytes = __atomic_load_n(&e->memory.staged_bytes, __ATOMIC_RELAXED);
+    out->stall_us = __atomic_load_n(&e->memory.stall_us, __ATOMIC_RELAXED);
     if (cudaSetDevice(e->device) == cudaSuccess &&
         cudaMemGetInfo(&free_bytes, &total) == cudaSuccess) {
         out->driver_total = total;

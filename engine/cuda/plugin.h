@@ -24,6 +24,8 @@ typedef struct cuda_host {
     /* Page-aligned memory of the host, which the plugin pins: layout->staging_bytes as long as
      * the engine lives; CUDA_BOUNCES x layout->bounce_bytes until open returns. */
     void *staging, *bounce;
+    /* The same for staged layers: layout->host_bytes as long as the engine lives; NULL: none are. */
+    void *weights;
     /* Rotary embedding, for each of the program's ropes: [n_ropes][n_dims / 2] radians per
      * position, until open returns, and what multiplies cosine and sine. */
     const double *freqs;
@@ -52,6 +54,9 @@ typedef struct cuda_memory {
     uint64_t library_bytes;             /* cuBLASLt's handle and kernels */
     uint64_t graph_bytes;               /* instantiated graphs */
     uint64_t arena_bytes;               /* the one cudaMalloc, and the pools at first */
+    /* What steps have copied of staged layers, how long their operations waited for it, and the rate of
+     * the link as it was measured; 0: none are staged. */
+    uint64_t staged_bytes, stall_us, link_bytes_per_s;
 } cuda_memory;
 
 typedef struct cuda_plugin {
@@ -81,7 +86,7 @@ typedef struct cuda_plugin {
 #define CUDA_PLUGIN_MIX_3(abi, a, b, c)                                                        \
     CUDA_PLUGIN_MIX(CUDA_PLUGIN_MIX(CUDA_PLUGIN_MIX(abi, a), b), c)
 #define CUDA_PLUGIN_ABI                                                                        \
-    CUDA_PLUGIN_MIX_3(CUDA_PLUGIN_MIX_3(CUDA_PLUGIN_MIX_3(4u, op, weight, value), program,     \
+    CUDA_PLUGIN_MIX_3(CUDA_PLUGIN_MIX_3(CUDA_PLUGIN_MIX_3(5u, op, weight, value), program,     \
                                         engine_options, cuda_layout),                          \
                       cuda_host, batch_seq, sampled)
 

@@ -43,6 +43,7 @@ static cudaError_t submit_step(cuda_engine *e, const batch *b, cuda_slot *slot) 
     cuda_run run;
     cudaError_t ce = cudaSetDevice(e->device);
     const uint64_t bytes = cuda_fill(e, b, slot, &run);
+    e->stager.waits = slot->waits;
     if (ce == cudaSuccess) ce = copy_tables(e, slot, bytes);
     if (ce == cudaSuccess)
         ce = run.graph ? cudaGraphLaunch(cuda_graph_of(e, &run), e->stream)
@@ -81,6 +82,7 @@ status cuda_collect(cuda_engine *e, step_result *out, err *er) {
     if (e->broken) return broken(e, er);
     cudaError_t ce = cudaSetDevice(e->device);
     if (ce == cudaSuccess) ce = cudaEventSynchronize(slot->done);
+    if (ce == cudaSuccess) ce = cuda_stage_count(e, slot);
     status s = cuda_check(e->host, ce, "a step on the device", er);
     if (s != OK) return give_up(e, s, er);
     spread_scores(slot);
@@ -122,10 +124,12 @@ static cuda_run blank_of(const cuda_engine *e, uint32_t n) {
 status cuda_warm_up(cuda_engine *e, err *er) {
     cudaError_t ce = cudaSuccess;
     const uint32_t most = e->opt.max_rows;
+    e->stager.idle = true;
     for (uint32_t n = 1; ce == cudaSuccess; n = n <= CU_FEW_ROWS ? n + 1 : 2 * n - 1) {
         const cuda_run run = blank_of(e, n < most ? n : most);
         ce = run_blank(e, &run);
         if (n >= most) break;
     }
+    e->stager.idle = false;
     return cuda_check(e->host, ce, "warming up", er);
 }

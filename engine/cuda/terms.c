@@ -2,6 +2,7 @@
 #include "base/check.h"
 #include "engine/arrange.h"
 #include "engine/cuda/layout.h"
+#include "engine/cuda/staging.h"
 
 /* What the driver and the libraries allocate on the device, beside the arena. Measured on an
  * H100 (132 multiprocessors, driver 580.159, CUDA 13.0; bench/results/cuda-first-h100.txt):
@@ -23,6 +24,7 @@ static void weight_terms(const cuda_layout *l, const program *p, terms *t) {
     const size_t first = t->n;
     for (uint32_t i = 0; i < l->n_places; i++) {
         const cuda_place *x = &l->places[i];
+        if (x->staged != CUDA_RESIDENT) continue;
         const char *type = x->is_vector ? "F32" : dtype_name(x->type);
         weight_term_add(t, first, &p->weights[x->first], type, x->bytes);
         terms_last_on_device(t);
@@ -48,6 +50,7 @@ static void foreign_terms(const cuda_layout *l, const program *p, const engine_o
         terms_add(t, MEM_CONTEXT, TERM_CALIBRATED, LIBRARY_BYTES, "cuBLASLt's kernels");
         terms_last_on_device(t);
     }
+    if (!graphs) return;
     terms_add(t, MEM_CONTEXT, TERM_CALIBRATED,
               graphs * (GRAPH_BYTES + nodes * GRAPH_NODE_BYTES), "%lu CUDA graphs",
               (unsigned long)graphs);
@@ -57,6 +60,7 @@ static void foreign_terms(const cuda_layout *l, const program *p, const engine_o
 void cuda_layout_terms(const cuda_layout *l, const program *p, const engine_options *o,
                        terms *t) {
     weight_terms(l, p, t);
+    staging_terms(l, p, t);
     terms_add(t, MEM_ACTIVATIONS, TERM_EXACT, l->values_bytes,
               "values of %u rows; buffers while loading", o->max_rows);
     terms_last_on_device(t);

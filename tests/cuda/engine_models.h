@@ -144,7 +144,7 @@ static RIG_UNUSED void cpu_open(rig *r, const char *path, const engine_options *
     rig_open(r, path, &c);
 }
 
-static double distance(const float *a, const float *want, size_t n) {
+static RIG_UNUSED double distance(const float *a, const float *want, size_t n) {
     double diff = 0, all = 0;
     for (size_t i = 0; i < n; i++) {
         double d = (double)a[i] - want[i];
@@ -182,6 +182,56 @@ static RIG_UNUSED void logits_of(rig *r, const int32_t *tokens, float *out) {
         memcpy(out + at * V, s.logits + V, sizeof(float) * n * V);
         at += n;
     }
+}
+
+/* Opens on ledgers limited by the plan; false when the engine could not be opened. */
+static RIG_UNUSED bool open_planned(const char *path, const engine_options *given, bool check,
+                                    err *e) {
+    engine_options own = *given, *o = &own;
+    checkpoint *file;
+    model *m;
+    ledger *host, *device;
+    engine *eng = NULL;
+    terms t = {0}, on_device = {0};
+    kv_request kv = {0}, none = {.block_tokens = o->block_tokens};
+    plan p = {0}, h = {0};
+    ledger_view v;
+    budget all = {.bytes = UINT64_MAX / 2, .source = "a test", .automatic = true};
+    ck_assert_msg(checkpoint_open(&file, path, e) == OK, "%s", e->text);
+    ck_assert_msg(model_open(&m, file, e) == OK, "%s", e->text);
+    ck_assert_msg(backend_cuda.terms(&m->program, o, &t, &kv, e) == OK, "%s", e->text);
+    terms_split(&t, &on_device);
+    kv.min_tokens = kv.max_tokens = kv.want_tokens = (uint64_t)o->n_blocks[0] * o->block_tokens;
+    kv.max_rows = o->max_rows, kv.max_seqs = o->max_seqs;
+    ck_assert_msg(plan_solve(&p, &on_device, &kv, &all, e) == OK, "%s", e->text);
+    memcpy(o->n_blocks, p.group_blocks, sizeof p.group_blocks);
+    ck_assert_msg(plan_solve(&h, &t, &none, &all, e) == OK, "%s", e->text);
+    ck_assert(ledger_open(&host, &h, e) == OK && ledger_open(&device, &p, e) == OK);
+    const bool ok = engine_open(&eng, &backend_cuda, m, o, host, device, e) == OK;
+    for (int c = 0; c < MEM_N_CLASSES && ok && check; c++) {
+        ledger_read(device, &v);
+        ck_assert_msg(v.cls[c].ledger_bytes == terms_sum(&p.terms, (mem_class)c),
+                      "class %s of the device", mem_class_name((mem_class)c));
+        ledger_read(host, &v);
+        ck_assert_msg(v.cls[c].ledger_bytes == terms_sum(&h.terms, (mem_class)c),
+                      "class %s of the host", mem_class_name((mem_class)c));
+    }
+    if (ok && check) { /* the arena is all that is on the device, and all that is planned */
+        ledger_read(device, &v);
+        const cushim_counts n = cushim_count();
+        ck_assert_int_eq(n.allocations, 1);
+        ck_assert_uint_eq(n.bytes, v.ledger_bytes - v.cls[MEM_CONTEXT].ledger_bytes);
+    }
+    engine_close(eng);
+    ledger_close(host); /* CHECKs that nothing is left */
+    ledger_close(device);
+    plan_clear(&p);
+    plan_clear(&h);
+    terms_clear(&t);
+    terms_clear(&on_device);
+    model_close(m);
+    checkpoint_close(file);
+    return ok;
 }
 
 #endif

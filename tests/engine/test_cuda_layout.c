@@ -110,6 +110,97 @@ START_TEST(weights_that_compute_together_lie_together) {
 }
 END_TEST
 
+/* ---- layers of the host ---- */
+
+/* Staged layers come one after the other, each in its slot; what stays lies in front of the slots. */
+static void check_staged(const cuda_layout *l, const engine_options *o) {
+    uint64_t in_slots[CUDA_STAGES] = {0}, host = 0;
+    ck_assert_uint_eq(l->staged_slots_bytes % CUDA_STAGES, 0);
+    const uint64_t slot = l->staged_slots_bytes / CUDA_STAGES;
+    for (uint32_t i = 0; i < l->n_staged; i++) {
+        const cuda_staged *x = &l->staged[i];
+        ck_assert_uint_eq(x->at, l->weights_bytes + i % CUDA_STAGES * slot);
+        ck_assert(x->bytes > 0 && x->bytes <= slot && x->host_at == host && host % 256 == 0);
+        ck_assert(x->first_op <= x->last_op && (!i || x->first_op > x[-1].last_op));
+        host += x->bytes;
+        in_slots[i % CUDA_STAGES] += x->bytes;
+    }
+    ck_assert_uint_eq(host, l->staged_bytes);
+    for (uint32_t i = 0; i < l->n_places; i++) {
+        const cuda_place *x = &l->places[i];
+        if (x->staged == CUDA_RESIDENT) {
+            ck_assert_uint_le(x->at + x->bytes, l->weights_bytes);
+            continue;
+        }
+        const cuda_staged *s = &l->staged[x->staged];
+        ck_assert(!x->is_vector && x->at % 256 == 0);
+        ck_assert(x->at >= s->at && x->at + x->bytes <= s->at + s->bytes);
+        in_slots[x->staged % CUDA_STAGES] -= x->bytes;
+    }
+    for (uint32_t i = 0; i < CUDA_STAGES; i++) ck_assert_uint_eq(in_slots[i], 0);
+    ck_assert_uint_eq(l->values_at, l->weights_bytes + l->staged_slots_bytes);
+    ck_assert_uint_eq(cuda_graph_count(l, o->max_seqs) > 0, l->n_staged == 0);
+}
+
+/* Whatever number of layers is on the host, both memories together have the weights once, and the slots. */
+START_TEST(weights_of_host_layers_are_in_the_host_s_memory_once) {
+    model_config c = llama3_8b();
+    model *m = planned(&c, DT_BF16);
+    engine_options o = big_options();
+    cuda_layout l;
+    err e;
+    uint64_t before = UINT64_MAX;
+    const uint64_t layer = 2ull * (4096 * 4096 * 2 + 4096 * 1024 * 2 + 3ull * 4096 * 14336);
+    const uint64_t all = 2 * (8030261248u - 65ull * 4096) + 4 * 65ull * 4096;
+    for (uint32_t n = 0; n <= 32; n++) {
+        terms t = {0};
+        kv_request kv = {0};
+        o.host_layers = n;
+        ck_assert_msg(backend_cuda.terms(&m->program, &o, &t, &kv, &e) == OK, "%s", e.text);
+        ck_assert_msg(cuda_layout_init(&l, &m->program, &o, &e) == OK, "%s", e.text);
+        check_staged(&l, &o);
+        const uint32_t staged = n > CUDA_STAGES ? n : 0;
+        ck_assert_uint_eq(l.n_staged, staged);
+        ck_assert_uint_eq(sum_of(&t, MEM_WEIGHTS, false), staged * layer);
+        ck_assert_uint_eq(sum_of(&t, MEM_WEIGHTS, true), all - staged * layer);
+        ck_assert_uint_eq(l.staged_slots_bytes, staged ? CUDA_STAGES * layer : 0);
+        uint64_t device = 0;
+        for (size_t i = 0; i < t.n; i++) device += t.v[i].on_device ? t.v[i].bytes : 0;
+        ck_assert_uint_le(device, before); /* gpu_layers = auto relies on it */
+        before = device;
+        for (uint32_t i = 1; i < l.n_staged && n <= 16; i++) /* no two beside each other */
+            ck_assert_int_gt(l.staged[i].layer, l.staged[i - 1].layer + 1);
+        cuda_layout_clear(&l);
+        terms_clear(&t);
+    }
+    model_close(m);
+}
+END_TEST
+
+START_TEST(experts_of_the_first_layers_come_from_the_host) {
+    model_config c = gb_tiny("qwen2moe");
+    c.n_layers = 6;
+    model *m = planned(&c, DT_F16);
+    engine_options o = big_options();
+    for (uint32_t n = 0; n <= 6; n++) {
+        cuda_layout l;
+        err e;
+        o.host_experts = n;
+        ck_assert_msg(cuda_layout_init(&l, &m->program, &o, &e) == OK, "%s", e.text);
+        check_staged(&l, &o);
+        ck_assert_uint_eq(l.n_staged, n > CUDA_STAGES ? n : 0);
+        for (uint32_t i = 0; i < m->program.n_weights; i++) {
+            const weight *w = &m->program.weights[i];
+            const bool moved = l.places[l.weights[i].place].staged != CUDA_RESIDENT;
+            ck_assert_int_eq(moved, l.n_staged && w->role == WEIGHT_LINEAR &&
+                                        weight_is_routed(w) && (uint32_t)w->layer < n);
+        }
+        cuda_layout_clear(&l);
+    }
+    model_close(m);
+}
+END_TEST
+
 static void assert_slices(uint32_t n_out, uint32_t n_in, uint32_t rows) {
     const uint32_t n = cu_slice_rows(n_out, n_in, CU_SLICE_BYTES);
     ck_assert_uint_eq(n, rows);
@@ -342,6 +433,7 @@ END_TEST
 CHECK_MAIN("cuda layout", a_public_model_has_its_published_bytes,
            weights_that_compute_together_lie_together,
            packed_weights_of_many_rows_have_memory_for_a_slice,
-           values_alive_together_share_no_bytes, tables_of_every_shape_fit_the_largest,
-           what_its_kernels_lack_is_named, what_it_cannot_compute_is_named,
-           a_plugin_that_is_not_there_is_said_in_one_line)
+           weights_of_host_layers_are_in_the_host_s_memory_once,
+           experts_of_the_first_layers_come_from_the_host, values_alive_together_share_no_bytes,
+           tables_of_every_shape_fit_the_largest, what_its_kernels_lack_is_named,
+           what_it_cannot_compute_is_named, a_plugin_that_is_not_there_is_said_in_one_line)

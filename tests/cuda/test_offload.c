@@ -1,0 +1,222 @@
+/* Layers and experts in the host's memory, on the shim: the same bits as on the device, whatever the order of
+ * copies and kernels; plan and ledger of both memories; what is counted, and what fails cleanly. */
+#include "tests/cuda/engine_models.h"
+
+#include "base/log.h"
+#include "engine/cuda/layout.h"
+
+enum { LAYERS = 6, SEQS = 5, PROMPT = 6, STEPS = 5, LINE = PROMPT + STEPS + 1 };
+
+/* A kind of model, of enough layers that some can be on the host; those of a family with layers of several kinds
+ * have their own number. */
+static const kind deep[] = {
+    {"llama", DT_F16, 4, 2, 32, 32, 16, true, ACTIVATION_AUTO, DT_F16, 5e-3, LAYERS, false, 0},
+    {"qwen2", DT_Q4_0, 8, 2, 16, 16, 8, true, ACTIVATION_BF16, DT_F16, 5e-2, LAYERS, false, 0},
+    {"gemma3", DT_F16, 4, 1, 32, 32, 16, true, ACTIVATION_AUTO, DT_F16, 5e-3, LAYERS, false, 0},
+    {"gpt-oss", DT_MXFP4, 4, 2, 32, 32, 16, false, ACTIVATION_F16, DT_F16, 5e-2, LAYERS, true,
+     0},
+    {"gemma4", DT_F16, 0, 0, 0, 0, 16, true, ACTIVATION_AUTO, DT_F16, 5e-3, 0, false, 6},
+    {"qwen35moe", DT_Q8_0, 0, 0, 0, 0, 16, true, ACTIVATION_F16, DT_F16, 4e-2, 0, false, 0},
+};
+enum { N_DEEP = sizeof deep / sizeof *deep, FIRST_MOE = 3 };
+
+/* What lies on the host: every second layer, all, and of mixtures the experts of four layers
+ * beside two layers. */
+typedef struct placing {
+    uint32_t layers, experts;
+    bool moe; /* of mixtures alone */
+} placing;
+static const placing places[] = {{3, 0, false}, {LAYERS, 0, false}, {2, 4, true}};
+enum { N_PLACES = sizeof places / sizeof *places };
+
+static bool is_for(const placing *p, int k) {
+    return !p->moe || k >= FIRST_MOE;
+}
+
+static uint32_t staged_of(const rig *r) {
+    cuda_layout l;
+    err e;
+    ck_assert(cuda_layout_init(&l, &r->model->program, &r->opt, &e) == OK);
+    const uint32_t n = l.n_staged;
+    cuda_layout_clear(&l);
+    return n;
+}
+
+static device_memory memory_of(const rig *r) {
+    device_memory d;
+    ck_assert(backend_cuda.device_memory(r->engine, &d));
+    return d;
+}
+
+START_TEST(layers_of_the_host_give_the_bits_of_those_on_the_device) {
+    const kind *k = &deep[_i];
+    gb b;
+    char path[64];
+    int32_t tokens[N_TOKENS];
+    rig r;
+    tiny_open(&b, path, k);
+    engine_options o = tiny_options(k);
+    o.eager = true;
+    cuda_open(&r, path, &o);
+    rig_tokens(&r, tokens, N_TOKENS, 1);
+    const size_t n = (size_t)N_TOKENS * r.n_vocab;
+    float *want = malloc(n * sizeof *want), *got = malloc(n * sizeof *got);
+    ck_assert(want && got);
+    logits_of(&r, tokens, want);
+    ck_assert_uint_eq(memory_of(&r).staged_bytes, 0);
+    rig_close(&r);
+    for (uint32_t i = 0; i < N_PLACES; i++) {
+        if (!is_for(&places[i], _i)) continue;
+        o.host_layers = places[i].layers, o.host_experts = places[i].experts;
+        o.eager = i % 2;
+        cuda_open(&r, path, &o);
+        ck_assert_uint_gt(staged_of(&r), CUDA_STAGES);
+        const long before = cushim_count().graph_launches,
+                   wild = cushim_count().pageable_copies;
+        logits_of(&r, tokens, got);
+        ck_assert_int_eq(cushim_count().graph_launches, before);
+        ck_assert_int_eq(cushim_count().pageable_copies, wild);
+        ck_assert_msg(memcmp(got, want, n * sizeof *want) == 0, "kind %d, placing %u", _i, i);
+        const device_memory d = memory_of(&r);
+        ck_assert(d.step_bytes > 0 && d.staged_bytes > d.step_bytes);
+        ck_assert_uint_eq(d.staged_bytes % d.step_bytes, 0);
+        ck_assert_uint_gt(d.link_bytes_per_s, 0);
+        rig_close(&r);
+    }
+    ck_assert(cushim_error() == NULL);
+    free(want);
+    free(got);
+    gb_clear(&b);
+}
+END_TEST
+
+typedef struct crowd {
+    int32_t tokens[SEQS][LINE], table[SEQS][32];
+    sampling params[SEQS];
+} crowd;
+
+/* Prompts, then a row of each, two steps in flight: what the second reads the first draws on the device, and
+ * its first layers come while the first computes. */
+static void generate_ahead(rig *r, crowd *c) {
+    static batch_seq s[2][SEQS];
+    err e;
+    for (uint32_t i = 0; i < SEQS; i++) {
+        rig_tokens(r, c->tokens[i], PROMPT, 10 + i);
+        rig_table(r, c->table[i], i, (uint32_t)ceil_div(LINE, r->opt.block_tokens), 5);
+        sampling_defaults(&c->params[i]);
+        c->params[i].temperature = i % 2 ? 0.8f : 0;
+        c->params[i].seed = 40 + i;
+    }
+    for (uint32_t step = 0; step <= STEPS + 1; step++) {
+        for (uint32_t i = 0; i < SEQS && step <= STEPS; i++) {
+            const uint32_t rows = step ? 1 : PROMPT;
+            s[step % 2][i] = (batch_seq){.first_row = i * rows,
+                                         .n_rows = rows,
+                                         .first_pos = step ? PROMPT + step - 1 : 0,
+                                         .tokens = c->tokens[i],
+                                         .input_from = step ? (int32_t)i : -1,
+                                         .blocks = {c->table[i], c->table[i]},
+                                         .n_blocks = {32, 32},
+                                         .n_logit_rows = 1,
+                                         .sample = true,
+                                         .n_score = -1,
+                                         .state = i,
+                                         .params = &c->params[i],
+                                         .n_prompt = PROMPT};
+        }
+        if (step <= STEPS) {
+            const batch b = {.seq = s[step % 2],
+                             .n_seqs = SEQS,
+                             .n_rows = SEQS * (step ? 1 : PROMPT),
+                             .n_logit_rows = SEQS};
+            ck_assert_msg(engine_submit(r->engine, &b, &e) == OK, "%s", e.text);
+        }
+        if (!step) continue;
+        step_result out;
+        ck_assert_msg(engine_collect(r->engine, &out, &e) == OK, "%s", e.text);
+        for (uint32_t i = 0; i < SEQS; i++)
+            c->tokens[i][PROMPT + step - 1] = out.token[i].token;
+    }
+}
+
+START_TEST(two_steps_in_flight_draw_what_they_draw_on_the_device) {
+    const kind *k = &deep[_i];
+    static crowd want, got;
+    gb b;
+    char path[64];
+    rig r;
+    tiny_open(&b, path, k);
+    engine_options o = tiny_options(k);
+    o.eager = true;
+    cuda_open(&r, path, &o);
+    generate_ahead(&r, &want);
+    rig_close(&r);
+    for (uint32_t i = 0; i < N_PLACES; i++) {
+        if (!is_for(&places[i], _i)) continue;
+        o.host_layers = places[i].layers, o.host_experts = places[i].experts;
+        cuda_open(&r, path, &o);
+        generate_ahead(&r, &got);
+        for (uint32_t s = 0; s < SEQS; s++)
+            ck_assert_mem_eq(got.tokens[s], want.tokens[s], sizeof want.tokens[s]);
+        const device_memory d = memory_of(&r);
+        ck_assert_uint_eq(d.staged_bytes, (STEPS + 1) * d.step_bytes);
+        rig_close(&r);
+    }
+    gb_clear(&b);
+}
+END_TEST
+
+START_TEST(the_plan_of_both_memories_is_what_opening_allocates) {
+    const int at = _i ? FIRST_MOE : 0;
+    static const placing of[] = {{0, 0, false}, {1, 0, false}, {2, 0, false}, {3, 0, false},
+                                 {5, 0, false}, {6, 0, false}, {0, 2, true},  {0, 6, true},
+                                 {1, 2, true},  {3, 6, true}};
+    gb b;
+    char path[64];
+    err e;
+    tiny_open(&b, path, &deep[at]);
+    engine_options o = tiny_options(&deep[at]);
+    o.max_rows = o.max_seqs = o.max_logit_rows = 8;
+    for (uint32_t i = 0; i < sizeof of / sizeof *of; i++) {
+        o.host_layers = of[i].layers, o.host_experts = of[i].experts;
+        if (is_for(&of[i], at))
+            ck_assert_msg(open_planned(path, &o, true, &e), "placing %u: %s", i, e.text);
+    }
+    gb_clear(&b);
+}
+END_TEST
+
+START_TEST(any_allocation_may_fail_and_leaves_nothing_behind) {
+    gb b;
+    char path[64];
+    err e;
+    long n = 0;
+    tiny_open(&b, path, &deep[0]);
+    engine_options o = tiny_options(&deep[0]);
+    o.max_rows = o.max_seqs = o.max_logit_rows = 2;
+    o.host_layers = 4;
+    for (bool ok = false; !ok;) {
+        cushim_fail_alloc(++n);
+        ok = open_planned(path, &o, false, &e);
+        cushim_fail_alloc(0);
+        ck_assert_int_eq(cushim_count().allocations, 0);
+        ck_assert_uint_eq(cushim_count().bytes, 0);
+        ck_assert(ok || e.code == ERR_NO_MEMORY || e.code == ERR_DEVICE);
+        ck_assert_int_lt(n, 200);
+    }
+    ck_assert_int_ge(n, 3);
+    gb_clear(&b);
+}
+END_TEST
+
+int main(void) {
+    Suite *s = suite_create("offload");
+    TCase *t = check_case(s, "offload");
+    log_init(LOG_ERROR);
+    cuda_backend_use(vramd_cuda_plugin);
+    tcase_add_loop_test(t, layers_of_the_host_give_the_bits_of_those_on_the_device, 0, N_DEEP);
+    tcase_add_loop_test(t, two_steps_in_flight_draw_what_they_draw_on_the_device, 0, N_DEEP);
+    tcase_add_loop_test(t, the_plan_of_both_memories_is_what_opening_allocates, 0, 2);
+    tcase_add_test(t, any_allocation_may_fail_and_leaves_nothing_behind);
+    return check_run(s);
+}
