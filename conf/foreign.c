@@ -23,8 +23,9 @@ static const struct {
     {"-hf -hfr -hff --hf-repo --hf-file -mu --model-url --download-dir --revision "
      "--load-format",
      NO_DOWNLOAD},
-    {"-ngl --gpu-layers --n-gpu-layers --device -dev --main-gpu -mg --cpu-moe --n-cpu-moe",
-     ONE_DEVICE ". All layers are on that device"},
+    {"--device -dev --main-gpu -mg", ONE_DEVICE},
+    {"-ncmoe --cpu-moe -cmoe",
+     "--n-cpu-moe N, of as many layers as have experts for all of them"},
     {"--data-parallel-size -dp --split-mode -sm --tensor-split -ts "
      "--distributed-executor-backend",
      ONE_DEVICE ". A model cannot be split among several"},

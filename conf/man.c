@@ -29,7 +29,7 @@ static void name_flags(FILE *f, const option *o) {
     if (o->type != OPTION_BOOL) fprintf(f, " Ar %s", option_placeholder(o));
     for (const char *a = o->aliases; *a; a += n + (a[n] == ' ')) {
         n = strcspn(a, " ");
-        fprintf(f, " ,\n.Fl %s%.*s", n <= 2 ? "" : "\\-", (int)n, a);
+        fprintf(f, " ,\n.Fl %s%.*s", n <= 3 ? "" : "\\-", (int)n, a);
     }
     if (o->type == OPTION_BOOL) {
         fputs(" ,\n.Fl \\-no", f);

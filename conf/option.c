@@ -83,7 +83,7 @@ const option *option_by_flag(const char *flag) {
     if (dashes == 0 || dashes > 2 || n == 0) return NULL;
     for (int i = 0; i < N_OPTIONS; i++) {
         if (dashes == 2 && list_has(table[i].name, word, n)) return &table[i];
-        if (list_has(table[i].aliases, word, n) && (dashes == 1) == (n <= 2)) return &table[i];
+        if (list_has(table[i].aliases, word, n) && (dashes == 1) == (n <= 3)) return &table[i];
     }
     return NULL;
 }

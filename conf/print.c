@@ -37,7 +37,7 @@ static void print_flags(FILE *f, const option *o) {
     fprintf(f, "  ");
     for (const char *a = o->aliases; *a; a += n + (a[n] == ' ')) {
         n = strcspn(a, " ");
-        fprintf(f, "%s%.*s, ", n <= 2 ? "-" : "--", (int)n, a);
+        fprintf(f, "%s%.*s, ", n <= 3 ? "-" : "--", (int)n, a);
     }
     fputs(option_flag(o, flag), f);
     if (o->type == OPTION_BOOL)

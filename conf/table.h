@@ -5,7 +5,7 @@
  *            (values: "a|b|c", stored as the index), BYTES (a U64 with a unit)
  *   help     a phrase without a capital and a final stop
  *   aliases  other flag spellings, space-separated, of vLLM and llama.cpp where they mean the
- *            same; those of one or two letters take one dash
+ *            same; those of up to three letters take one dash
  *   LIVE     SIGHUP changes it in a running daemon; without it, only a restart does */
 #ifndef VRAMD_CONF_TABLE_H
 #define VRAMD_CONF_TABLE_H
@@ -185,6 +185,11 @@
     X("engine", STR, cuda_plugin, "", 0, 255, "",                                             \
       "path of the CUDA engine; default: vramd-cuda.so beside the binary, or where packages " \
       "put it", "", "")                                                                       \
+    X("engine", STR, gpu_layers, "auto", 0, 15, "",                                           \
+      "CUDA: layers whose weights are in the device's memory; those of the others are in the host's and come for each " \
+      "step. auto: as many as fit; all", "", "n-gpu-layers ngl")                              \
+    X("engine", U32, n_cpu_moe, 0, 0, 65535, "",                                              \
+      "CUDA: of so many first layers the experts' weights are in the host's memory", "", "")  \
     X("engine", BOOL, batch_invariant, 0, 0, 1, "",                                           \
       "CUDA: compute the same bits whatever else is in the batch, which is slower; the CPU always does", \
       "", "")                                                                                 \

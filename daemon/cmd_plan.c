@@ -7,6 +7,7 @@
 #include "daemon/args.h"
 #include "daemon/commands.h"
 #include "daemon/plan/plan_answer.h"
+#include "daemon/plan/plan_layers.h"
 #include "daemon/serving.h"
 
 extern char **environ;
@@ -15,7 +16,7 @@ static void print_help(void) {
     puts(
         "usage: vramd plan MODEL [--json] [--weights TYPE] [--device CARD | --device-memory "
         "N]\n"
-        "                  [--memory N] [--bandwidth N] [--for GOAL]\n"
+        "                  [--memory N] [--bandwidth N] [--link N] [--for GOAL]\n"
         "                  [--details] [--formula rule-of-thumb] [OPTIONS]\n"
         "       vramd plan --list-devices\n\n"
         "Says whether a model fits, in one line, then what takes how much, then what to do: "
@@ -41,6 +42,9 @@ static void print_help(void) {
         "                       bytes) + 10 to 20 %, and why the plan has less\n"
         "  --for GOAL           what to paste: latency, throughput (default) or context\n"
         "  --bandwidth N        of the memory, for the estimate of tokens per second: 300GB/s\n"
+        "  --link N             of the way from the host's memory to a device: 25GB/s; "
+        "default: 80 %\n"
+        "                       of the card's link\n"
         "  --details            every term, and what each setting costs\n"
         "  --json               the plan as one JSON object\n");
     options_print_help(stdout, NULL);
@@ -103,7 +107,7 @@ static status make_card(const char *memory, char name[32], cuda_card *out, err *
 
 /* The flags of this command beside the options. */
 typedef struct flags {
-    const char *card, *device_memory, *formula, *bandwidth, *goal, *lengths, *fit;
+    const char *card, *device_memory, *formula, *bandwidth, *link, *goal, *lengths, *fit;
     bool json, details, grid;
 } flags;
 
@@ -130,6 +134,7 @@ static void print_json(const machine *m, const plan_answer *a, const plan_questi
 static void print_text(const machine *m, const plan_answer *a, const plan_question *q,
                        const flags *f, const asked *asked) {
     plan_print(m, &a->verdict, q, f->details);
+    if (a->verdict.fits) plan_layers_print(m, &a->bandwidth);
     if (asked->plan.rule_of_thumb) {
         const rule_of_thumb r = rule_of_thumb_of(m);
         rule_of_thumb_print(&r);
@@ -138,6 +143,13 @@ static void print_text(const machine *m, const plan_answer *a, const plan_questi
     if (asked->plan.grid) plan_grid_print(&a->grid, m);
     if (q->lengths) plan_lengths_print(q->lengths, m);
     plan_choices_print(a->choice, asked->goal, m, q, &a->bandwidth);
+}
+
+/* text NULL: not given. */
+static status read_bandwidth(const char *flag, const char *text, double *out, err *e) {
+    if (!text || plan_parse_bandwidth(str_of(text), out)) return OK;
+    err_set(e, ERR_INVALID, "%s: \"%.40s\" is no bandwidth", flag, text);
+    return err_hint(e, "for example 300GB/s");
 }
 
 static status read_flags(const flags *f, machine_wish *w, asked *out, err *e) {
@@ -149,11 +161,8 @@ static status read_flags(const flags *f, machine_wish *w, asked *out, err *e) {
         s = make_card(f->device_memory, out->card_name, &out->card, e);
         w->card = &out->card;
     }
-    if (s == OK && f->bandwidth &&
-        !plan_parse_bandwidth(str_of(f->bandwidth), &out->plan.bandwidth)) {
-        err_set(e, ERR_INVALID, "--bandwidth: \"%.40s\" is no bandwidth", f->bandwidth);
-        return err_hint(e, "for example 300GB/s");
-    }
+    if (s == OK) s = read_bandwidth("--bandwidth", f->bandwidth, &out->plan.bandwidth, e);
+    if (s == OK) s = read_bandwidth("--link", f->link, &out->plan.link, e);
     if (s == OK && f->goal && !plan_goal_by_name(&out->goal, f->goal)) {
         err_set(e, ERR_INVALID, "--for: \"%.40s\" is not known", f->goal);
         return err_hint(e, "latency, throughput, context");
@@ -209,6 +218,7 @@ int cmd_plan(int argc, char **argv) {
                      .device_memory = args_take_value(&argc, argv, "--device-memory"),
                      .formula = args_take_value(&argc, argv, "--formula"),
                      .bandwidth = args_take_value(&argc, argv, "--bandwidth"),
+                     .link = args_take_value(&argc, argv, "--link"),
                      .goal = args_take_value(&argc, argv, "--for"),
                      .lengths = args_take_value(&argc, argv, "--lengths"),
                      .fit = args_take_value(&argc, argv, "--fit"),

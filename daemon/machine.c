@@ -16,6 +16,7 @@
 #include "daemon/default_sampling.h"
 #include "daemon/engine_choice.h"
 #include "daemon/expert_memory.h"
+#include "daemon/gpu_layers.h"
 #include "daemon/kv/kv_tier.h"
 #include "daemon/machine_budget.h"
 #include "daemon/machine_pooling.h"
@@ -258,6 +259,8 @@ static status resolve(machine *m, const machine_wish *w, err *e) {
     if (s != OK) return s;
     if (o->request_memory == 0) o->request_memory = wanted_request_memory(o);
     set_engine_options(m, w);
+    s = gpu_layers_read(m, e);
+    if (s != OK) return s;
     m->sched_conf = (sched_config){.block_tokens = o->block_size,
                                    .max_seqs = o->max_num_seqs,
                                    .max_waiting = o->max_waiting + o->max_num_seqs,
@@ -526,13 +529,17 @@ static status solve_for_experts(machine *m, const machine_wish *w, const expert_
     }
 }
 
+static status solve_as_it_is(machine *m, const machine_wish *w, err *e) {
+    return solve_with(m, w, 0, e);
+}
+
 /* The plan of a machine whose model is open, whose options are resolved and whose engine and
  * budgets are chosen. */
 static status solve(machine *m, const machine_wish *w, err *e) {
     expert_shape x;
     bool automatic;
     status s = expert_memory_slots(m, &x, &m->engine_opt.expert_slots, &automatic, e);
-    if (s == OK) s = solve_with(m, w, 0, e);
+    if (s == OK) s = gpu_layers_solve(m, w, solve_as_it_is, e);
     if (s != ERR_BUDGET || !x.n_layers || m->engine_opt.expert_slots) return s;
     if (automatic) return solve_for_experts(m, w, &x, e);
     err_hint(e, "%.150s; or give expert_memory = auto", e->hint);
@@ -560,7 +567,9 @@ status machine_plan(machine *m, const options *o, const machine_wish *w, err *e)
         m->tokenizer_bytes = tokenizer_plan_bytes_pre(m->file, str_of(o->pre_tokenizer));
         m->header_bytes = checkpoint_header_bytes(m->file);
     }
-    return solve(m, w, e);
+    s = solve(m, w, e);
+    if (s == OK) gpu_layers_log(m);
+    return s;
 }
 
 /* What of a machine depends on its model, its engine and its budgets alone. */
@@ -597,6 +606,7 @@ static void borrow(machine *m, const machine *of, const options *o) {
 status machine_plan_again(machine *m, const machine *of, const options *o,
                           const machine_wish *w, err *e) {
     borrow(m, of, o);
+    gpu_layers_keep(of, &m->opt);
     status s = resolve(m, w, e);
     m->engine_opt.device = of->engine_opt.device;
     m->engine_opt.n_sms = of->engine_opt.n_sms;

@@ -7,19 +7,43 @@
 #include "base/check.h"
 #include "engine/arrange.h"
 #include "engine/cuda/layout.h"
+#include "engine/cuda/staging.h"
 
 enum { MAX_MODEL_LEN = 1 << 26 };
 
-static void weight_terms(const program *p, const quant_scheme *stored, terms *t) {
+/* Of all weights, or of those that the options want on the host of a device, or of the others. */
+static void weight_terms(const program *p, const quant_scheme *stored, const engine_options *o,
+                         bool staged, terms *t) {
     const size_t first = t->n;
+    const bool some = staging_count(p, o) > 0;
     for (uint32_t i = 0; i < p->n_weights; i++) {
         const weight *w = &p->weights[i];
         bool quantised = false;
+        if ((some && staging_wants(p, o, w)) != staged) continue;
         uint64_t bytes = stored ? hf_quant_bytes(stored, w, &quantised) : weight_bytes(w);
         const char *type = dtype_name(stored ? stored->rest : w->type);
         if (quantised) type = stored->name;
         weight_term_add(t, first, w, type, bytes);
     }
+}
+
+/* Slots of the device for the largest of the host's layers. */
+static void slot_terms(const program *p, const quant_scheme *stored, const engine_options *o,
+                       terms *t) {
+    uint64_t most = 0, bytes = 0;
+    int32_t layer = -1;
+    if (!staging_count(p, o)) return;
+    for (uint32_t i = 0; i < p->n_weights; i++) {
+        const weight *w = &p->weights[i];
+        bool quantised = false;
+        if (!staging_wants(p, o, w)) continue;
+        if (w->layer != layer) bytes = 0;
+        layer = w->layer;
+        bytes += stored ? hf_quant_bytes(stored, w, &quantised) : weight_bytes(w);
+        if (bytes > most) most = bytes;
+    }
+    terms_add(t, MEM_WORKSPACE, TERM_EXACT, CUDA_STAGES * most,
+              "%d slots for layers of the host", CUDA_STAGES);
 }
 
 /* Columns of the values that live at once in a layer: the residual stream and its norm, and
@@ -55,12 +79,16 @@ status estimate_terms(const program *p, const quant_scheme *stored, const engine
         s = kv_options_check(p, o, kv_types, on_device ? 2 : sizeof kv_types / sizeof *kv_types,
                              on_device ? "CUDA" : "CPU", e);
     if (s != OK) return s;
-    weight_terms(p, stored, t);
+    engine_options placed = *o;
+    if (!on_device) placed.host_layers = placed.host_experts = 0;
+    weight_terms(p, stored, &placed, false, t);
     arena_terms(p, o, on_device, t);
     state_term_add(t, p, o);
     if (on_device) {
         cuda_context_terms(o->n_sms, t);
+        slot_terms(p, stored, o, t);
         for (size_t i = first; i < t->n; i++) t->v[i].on_device = true;
+        weight_terms(p, stored, o, true, t);
     }
     const kv_groups groups = kv_groups_of(p, o);
     kv_formats_init(formats, on_device ? KV_ROWS : KV_LANES, &groups, o);

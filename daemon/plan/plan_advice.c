@@ -120,7 +120,9 @@ static void count_devices(plan_verdict *v, const machine *m, const plan_question
              tensor ? "tensor" : "pipeline", (unsigned long long)v->n_cards);
 }
 
-static void judge_refused(plan_verdict *v, const machine *m, const plan_question *q) {
+/* of: the machine that was asked about, whose model m may borrow. */
+static void judge_refused(plan_verdict *v, const machine *m, const machine *of,
+                          const plan_question *q) {
     const bool host = m->on_device && m->plan.fits;
     const plan *p = host ? &m->host_plan : &m->plan;
     const budget *b = host ? &m->host_budget : &m->budget;
@@ -131,10 +133,10 @@ static void judge_refused(plan_verdict *v, const machine *m, const plan_question
                  bytes_human(v->more_bytes, more), bytes_human(p->smallest_budget_bytes, least),
                  bytes_human(b->bytes, have), host ? " of host memory" : "");
     if (host) return;
-    if (!m->borrowed) try_weights(v, m, q);
+    if (!of->borrowed) try_weights(v, of, q);
     try_length(v, m, q);
     try_sequences(v, m, q);
-    if (m->on_device && !m->borrowed) try_cards(v, m, q);
+    if (m->on_device && !of->borrowed) try_cards(v, m, q);
     if (m->on_device && b->bytes && rank_plan_count(&m->opt) == 1) count_devices(v, m, q);
     if (v->n_remedies)
         snprintf(v->text + n, sizeof v->text - (size_t)n,
@@ -142,12 +144,37 @@ static void judge_refused(plan_verdict *v, const machine *m, const plan_question
                  v->remedy[0].change, v->remedy[0].sequences, v->remedy[0].max_model_len);
 }
 
+/* What all layers on the device would need, and with which change they fit. */
+static void judge_layers(plan_verdict *v, const machine *m, const plan_question *q) {
+    const uint32_t all = m->model->program.config.n_layers;
+    options o = *q->opt;
+    plan_question of_all = *q;
+    plan_verdict other = {0};
+    machine whole;
+    err e;
+    char text[sizeof v->text];
+    snprintf(o.gpu_layers, sizeof o.gpu_layers, "all");
+    of_all.opt = &o;
+    if (machine_plan_again(&whole, m, &o, q->wish, &e) == ERR_BUDGET && !whole.plan.fits) {
+        judge_refused(&other, &whole, m, &of_all);
+        snprintf(text, sizeof text, "%s", v->text);
+        snprintf(v->text, sizeof v->text,
+                 "fits with %u of %u layers on the device%.130s; with all of them: %.180s",
+                 all - m->engine_opt.host_layers, all, text + strlen("fits"), other.text);
+        memcpy(v->remedy, other.remedy, sizeof v->remedy);
+        v->n_remedies = other.n_remedies;
+        v->n_cards = other.n_cards;
+        memcpy(v->split, other.split, sizeof v->split);
+    }
+    machine_close(&whole);
+}
+
 void plan_judge(plan_verdict *v, const machine *m, const plan_question *q) {
     char take[32], have[32];
     *v = (plan_verdict){.fits = m->plan.fits && (!m->on_device || m->host_plan.fits),
                         .sequences = plan_sequences(&m->plan)};
     if (!v->fits) {
-        judge_refused(v, m, q);
+        judge_refused(v, m, m, q);
         return;
     }
     const plan *p = &m->plan;
@@ -162,6 +189,7 @@ void plan_judge(plan_verdict *v, const machine *m, const plan_question *q) {
              "fits: %s of %s; the KV cache holds %.1f sequences of %u tokens",
              bytes_human(plan_peak_bytes(p), take), bytes_human(m->budget.bytes, have),
              v->sequences, m->opt.max_model_len);
+    if (m->layers_auto && m->engine_opt.host_layers) judge_layers(v, m, q);
 }
 
 rule_of_thumb rule_of_thumb_of(const machine *m) {

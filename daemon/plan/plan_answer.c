@@ -6,12 +6,13 @@
 
 #include "api/memory_view.h"
 #include "base/str.h"
+#include "daemon/plan/plan_layers.h"
 #include "daemon/plan/rank_plan.h"
 
 void plan_answer_make(plan_answer *a, const machine *m, const plan_question *q,
                       const plan_asked *asked) {
     plan_judge(&a->verdict, m, q);
-    a->bandwidth = plan_bandwidth_of(m, asked->bandwidth);
+    a->bandwidth = plan_bandwidth_of(m, asked->bandwidth, asked->link);
     for (int g = 0; g < PLAN_GOALS; g++)
         plan_choose(&a->choice[g], (plan_goal)g, m, q, &a->bandwidth);
     if (asked->grid) plan_grid_make(&a->grid, m, q);
@@ -22,6 +23,7 @@ void plan_answer_json(buf *b, buf *more, const plan_answer *a, const machine *m,
                       const plan_question *q, const plan_asked *asked) {
     plan_verdict_json(more, m, &a->verdict);
     rank_plan_json(more, m);
+    plan_layers_json(more, m, &a->bandwidth);
     plan_choices_json(more, a->choice, m, q, &a->bandwidth);
     if (q->lengths) plan_lengths_json(more, q->lengths, m);
     if (asked->grid) plan_grid_json(more, &a->grid);
@@ -43,7 +45,7 @@ static const char plannable[] =
     "kv_cache_tokens block_size state_checkpoints max_connections max_body max_waiting "
     "request_memory "
     "grammar_cache_bytes kv_host_bytes expert_memory embeddings threads activation_dtype "
-    "batch_invariant";
+    "batch_invariant gpu_layers n_cpu_moe";
 
 enum { MOST_FLAG = 128 };
 

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/check.h"
+#include "daemon/gpu_layers.h"
 
 /* Chosen among: */
 enum { MOST_SEQS_DEVICE = 256, MOST_SEQS_CPU = 64, LEAST_LEN = 512, LEN_STEP = 256 };
@@ -86,6 +87,7 @@ static void fill(plan_choice *c, const search *x, const machine *m, const option
         c->speed_one = plan_tokens_per_s(m, x->speed, 1, tokens);
         c->speed_each = plan_tokens_per_s(m, x->speed, o->max_num_seqs, tokens);
     }
+    if (m->engine_opt.host_layers) gpu_layers_fix(m, &c->opt);
     snprintf(c->opt.memory, sizeof c->opt.memory, "%lluMiB",
              (unsigned long long)ceil_div(c->bytes, 1 << 20));
 }
@@ -109,7 +111,7 @@ static bool plan_for(machine *m, const search *x, options *o, uint32_t n, uint32
 
 /* By reading alone; without a bandwidth the order is the same. */
 static double rate(const search *x, const machine *m, uint32_t n) {
-    return n / plan_step_bytes(m, n, held(x, m));
+    return n / plan_step_cost(m, x->speed, n, held(x, m));
 }
 
 /* The number of sequences that the goal wants, as if memory were no limit. */

@@ -7,6 +7,9 @@
 
 /* Two channels of DDR4-3200 (51.2 GB/s) at 80 %. */
 static const double ASSUMED_CPU = 41e9;
+/* PCIe 4.0 with 16 lanes, and of a link's peak what copies of large pinned buffers reach: assumed, until
+ * the engine has measured it. */
+static const double ASSUMED_LINK = 32e9, LINK_SHARE = 0.8;
 
 bool plan_parse_bandwidth(str word, double *out) {
     static const struct {
@@ -27,8 +30,20 @@ bool plan_parse_bandwidth(str word, double *out) {
     return false;
 }
 
-plan_bandwidth plan_bandwidth_of(const machine *m, double given) {
+static void find_link(plan_bandwidth *b, const machine *m, double given) {
+    if (!m->on_device) return;
+    const bool known = m->card && m->card->link_gb_s;
+    b->link_bytes_per_s =
+        given > 0 ? given : LINK_SHARE * (known ? m->card->link_gb_s * 1e9 : ASSUMED_LINK);
+    snprintf(b->link_source, sizeof b->link_source, "%s",
+             given > 0 ? "as given"
+             : known   ? "80 % of the card's link"
+                       : "80 % of PCIe 4.0 with 16 lanes, assumed");
+}
+
+plan_bandwidth plan_bandwidth_of(const machine *m, double given, double link) {
     plan_bandwidth b = {.bytes_per_s = given};
+    find_link(&b, m, link);
     if (given > 0) {
         snprintf(b.source, sizeof b.source, "as given");
     } else if (m->card && m->card->bandwidth_gb_s) {
@@ -67,8 +82,12 @@ static double weights_read(const machine *m, uint32_t n) {
         all += bytes;
         read += bytes * share;
     }
-    const double held = (double)terms_sum(&m->plan.terms, MEM_WEIGHTS);
+    const double held = (double)terms_sum(&m->plan.terms, MEM_WEIGHTS) + plan_link_bytes(m);
     return of_slots + (all > 0 ? read * held / all : 0);
+}
+
+double plan_link_bytes(const machine *m) {
+    return m->on_device ? (double)terms_sum(&m->host_plan.terms, MEM_WEIGHTS) : 0;
 }
 
 double plan_step_bytes(const machine *m, uint32_t n, double tokens) {
@@ -82,6 +101,13 @@ double plan_step_bytes(const machine *m, uint32_t n, double tokens) {
     return weights_read(m, n) + n * (kv + (double)program_state_bytes(&m->model->program));
 }
 
+double plan_step_cost(const machine *m, const plan_bandwidth *b, uint32_t n, double tokens) {
+    const double read = plan_step_bytes(m, n, tokens), copied = plan_link_bytes(m);
+    if (copied <= 0 || b->link_bytes_per_s <= 0 || b->bytes_per_s <= 0) return read;
+    const double waits = copied / b->link_bytes_per_s * b->bytes_per_s;
+    return waits > read ? waits : read;
+}
+
 double plan_tokens_per_s(const machine *m, const plan_bandwidth *b, uint32_t n, double tokens) {
-    return b->bytes_per_s / plan_step_bytes(m, n, tokens);
+    return b->bytes_per_s / plan_step_cost(m, b, n, tokens);
 }

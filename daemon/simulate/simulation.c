@@ -94,7 +94,7 @@ status simulation_of_log(simulation *s, str log, const char *path, err *e) {
 
 status simulation_of_plan(simulation *s, const machine *m, double bandwidth, double operations,
                           err *e) {
-    const plan_bandwidth b = plan_bandwidth_of(m, bandwidth);
+    const plan_bandwidth b = plan_bandwidth_of(m, bandwidth, 0);
     enum { KV_TOKENS = 1000 };
     if (b.bytes_per_s <= 0) {
         err_set(e, ERR_INVALID, "the bandwidth of this device is %s", b.source);
@@ -105,8 +105,9 @@ status simulation_of_plan(simulation *s, const machine *m, double bandwidth, dou
     s->fleet.sched = m->sched_conf;
     s->fleet.depth = m->sched_conf.depth ? m->sched_conf.depth : 1;
     /* A sequence that decodes has one row of logits, and reads its state once. */
+    const double fixed = plan_step_cost(m, &b, 1, 0);
     s->fleet.cost =
-        (cost_model){.coef = {(empty - state) / b.bytes_per_s * 1e6,
+        (cost_model){.coef = {(fixed - state) / b.bytes_per_s * 1e6,
                               2 * (double)m->n_params / operations * 1e6,
                               kv / b.bytes_per_s * 1e6, state / b.bytes_per_s * 1e6}};
     s->error = -1;

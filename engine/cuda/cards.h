@@ -13,7 +13,8 @@ typedef struct cuda_card {
     uint32_t n_sms;          /* multiprocessors; 0: unknown, an H100's are assumed */
     uint32_t major, minor;   /* compute capability */
     uint32_t bandwidth_gb_s; /* datasheet peak, 10^9 bytes/s */
-    const char *source;      /* of the figures above */
+    uint32_t link_gb_s; /* from the host's memory, one way: the peak of the link; 0: unknown */
+    const char *source; /* of the figures above */
 } cuda_card;
 
 /* What the driver keeps of the device's memory before any process: nvidia-smi's total less

@@ -493,7 +493,7 @@ START_TEST(a_flag_of_another_server_gets_what_to_do_instead) {
     static const struct {
         const char *flag, *hint;
     } row[] = {{"-hf", "download the .gguf file first"},
-               {"-ngl", "--backend cuda"},
+               {"-ncmoe", "--n-cpu-moe N"},
                {"--api-key", "vramd key NAME"},
                {"--api-key=secret", "--api-keys-file FILE"},
                {"--gpu-memory-utilization", "--memory 90%"},

@@ -354,6 +354,69 @@ def test_plan_and_ledger_of_the_device_agree_to_the_byte(model, f16):
     assert "cuda:0" in f16.http.get("/v1/memory", headers={"Accept": "text/plain"}).text
 
 
+# ---- layers in the host's memory ----
+
+
+@pytest.fixture(scope="module")
+def deep_model(tmp_path_factory):
+    file = str(tmp_path_factory.mktemp("deep") / "deep.gguf")
+    write(file, "F16", layers=6)
+    return file
+
+
+LAYER = 2 * (2 * 64 * 64 + 2 * 32 * 64 + 3 * 160 * 64)  # bytes of a layer's matrices
+SMALL = ["--max-model-len", "128", "--max-num-seqs", "8", "--max-num-batched-tokens", "16", "--no-log-requests"]
+
+
+def device_plan(*options):
+    return json.loads(vramd("plan", "--json", *options).stdout)
+
+
+@pytest.mark.parametrize("layers", [0, 2])
+def test_layers_of_the_host_say_what_the_device_says_and_the_plan_is_the_ledger(deep_model, layers):
+    """Compared bit by bit (batch_invariant): steps with layers of the host run without graphs."""
+    options = ["--model", deep_model, *CUDA, *SMALL, "--batch-invariant"]
+    whole, part = Daemon(*options), Daemon(*options, "-ngl", str(layers))
+    jobs = [{"prompt": p, "n": 8, "logprobs": 3, "temperature": (i % 2) * 0.7, "seed": i} for i, p in enumerate(PROMPTS)]
+    try:
+        want = [ask(whole, **j) for j in jobs]
+        assert [ask(part, **j) for j in jobs] == want
+        assert crowd(jobs, lambda j: ask(part, **j)) == want
+        m, plan = part.memory(), device_plan(*options[1:], "-ngl", str(layers))
+        for side, planned in ((m["device"], plan), (m, plan["host"])):
+            assert side["plan_bytes"] <= side["budget_bytes"] and side["ledger_bytes"] <= side["plan_bytes"]
+            for name in ("weights", "workspace", "activations"):
+                held = next((c["ledger_bytes"] for c in side["classes"] if c["class"] == name), 0)
+                assert held == sum(t["bytes"] for t in planned["terms"] if t["class"] == name), name
+        assert next(c["ledger_bytes"] for c in m["classes"] if c["class"] == "weights") == (6 - layers) * LAYER
+        assert m["device"]["driver"]["used_bytes"] <= m["device"]["budget_bytes"]
+        step, copied = counter(part, "vramd_offload_step_bytes"), counter(part, "vramd_offload_bytes_total")
+        assert step == (6 - layers) * LAYER and copied > 50 * step and copied % step == 0
+        assert counter(part, "vramd_offload_stall_seconds_total") >= 0
+        assert "vramd_offload" not in whole.http.get("/metrics").text
+    finally:
+        whole.stop()
+        text = part.stop()
+    assert f"the matrices of {6 - layers} layers" in text and "steps run without CUDA graphs" in text
+
+
+def test_auto_puts_on_the_host_what_the_device_s_budget_does_not_hold(deep_model):
+    options = ["--model", deep_model, *CUDA, *SMALL]
+    least = device_plan(*options[1:], "-ngl", "all")["smallest_budget_bytes"]
+    d = Daemon(*options, "--memory", str(least - 2 * LAYER))
+    try:
+        assert ask(d, "x", 8)["text"]
+        m = d.memory()
+        assert m["device"]["plan_bytes"] <= m["device"]["budget_bytes"] == least - 2 * LAYER
+        assert counter(d, "vramd_offload_step_bytes") >= 3 * LAYER  # and no graphs
+    finally:
+        d.stop()
+    code, line = refused(*options, "--memory", str(least - 2 * LAYER), "-ngl", "all")
+    assert code == 7 and "memory" in line
+    r = vramd("serve", "--check", *options, "-ngl", "99")
+    assert r.returncode == 0 and "gpu_layers = 99: all 6 layers of the model are on the device" in r.stderr, r.stderr
+
+
 def refused(*options, **environment):
     r = vramd("serve", "--port", "0", *options, env={**os.environ, **environment})
     said = [x for x in r.stderr.splitlines() if x.startswith("vramd serve: ")]

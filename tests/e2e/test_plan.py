@@ -64,11 +64,11 @@ def test_any_card_by_its_memory_and_many_by_name(plan):
 
 
 def test_what_does_not_fit_is_said_in_one_line_with_what_would(plan):
-    r = plan(LLAMA_70B, "--device", "h100-80g")
+    r = plan(LLAMA_70B, "--device", "h100-80g", "--gpu-layers", "all")
     assert r.returncode == 7
     assert re.search(r"^does not fit: needs 55\.\d GiB more \(13\d\.\d GiB of 79\.1 GiB\); --weights Q8_0 would fit", r.stdout, re.M)
     assert "smaller type of weights" in r.stderr and "lower" not in r.stderr
-    doc = json.loads(plan(LLAMA_70B, "--device", "h100-80g", "--json").stdout)
+    doc = json.loads(plan(LLAMA_70B, "--device", "h100-80g", "--gpu-layers", "all", "--json").stdout)
     fits_with = {f["change"]: f["sequences"] for f in doc["verdict"]["fits_with"]}
     assert 16 < fits_with["--weights Q4_0"] < 17 and 3 < fits_with["--device h200"] < 4
     assert doc["verdict"]["devices_split"] == "--tensor-parallel-size 2"
@@ -340,7 +340,7 @@ def test_a_plan_is_a_page_that_ends_with_what_to_paste(plan):
         assert len(lines) <= 50 and any(line.startswith("fits: ") for line in lines[:3]), len(lines)
         assert lines[-1].startswith("# Kubernetes: resources: {requests: ") and lines[-2].startswith("# systemd:    MemoryMax=")
     assert "max_num_seqs = 1\n" in plan(LLAMA_8B, "--weights", "q4_0", "--for", "latency", "--device-memory", "12GiB").stdout
-    assert "what to do" not in plan(LLAMA_70B, "--device", "rtx4090").stdout
+    assert "what to do" not in plan(LLAMA_70B, "--device", "rtx4090", "--gpu-layers", "all").stdout
 
 
 def test_every_row_has_a_size_that_people_read(plan):
@@ -484,3 +484,70 @@ def test_a_mixture_has_the_types_of_the_real_file(plan):
     doc = json.loads(plan(GEMMA_270M, "--weights", "Q4_K_M", "--backend", "cpu", "--json").stdout)
     assert {t["what"]: t["bytes"] for t in doc["terms"] if t["class"] == "weights"} == \
         {t["what"]: t["bytes"] for t in real["terms"] if t["class"] == "weights"}
+
+
+# ---- layers on the host ----
+
+LAYER_8B = 2 * (2 * 4096 * 4096 + 2 * 1024 * 4096 + 3 * 14336 * 4096)  # bytes of its matrices in 16 bits
+
+
+def layers_of(plan, n, *more):
+    return json.loads(plan(LLAMA_8B, "--device", "rtx4090", "--max-num-seqs", "4", "-ngl", str(n), "--json", *more).stdout)
+
+
+def test_layers_on_the_host_are_planned_to_the_byte_on_both_sides(plan):
+    whole = layers_of(plan, "all")
+    assert "offload" not in whole and bytes_of(whole["host"], "weights") == 0
+    for n in (0, 1, 20, 29):
+        doc = layers_of(plan, n)
+        SCHEMA.validate(doc)
+        hosts = 32 - n
+        assert bytes_of(doc["host"], "weights") == hosts * LAYER_8B == doc["offload"]["step_bytes"]
+        assert bytes_of(doc, "weights") == bytes_of(whole, "weights") - hosts * LAYER_8B
+        slots = [t for t in doc["terms"] if "slots for" in t["what"]]
+        assert len(slots) == 1 and slots[0]["bytes"] == 2 * LAYER_8B and slots[0]["kind"] == "exact"
+        o = doc["offload"]
+        assert (o["gpu_layers"], o["n_layers"], o["copies"], o["slots"], o["automatic"]) == (n, 32, hosts, 2, False)
+        e = o["estimate"]
+        assert e["link_bytes_per_s"] == 0.8 * 32e9
+        assert abs(e["tokens_per_s_of_one"] - e["link_bytes_per_s"] / (hosts * LAYER_8B)) < 0.01
+        assert doc["total_bytes"] <= doc["budget_bytes"]
+    for n in (30, 31, 32, 33, 1000):  # two slots are two layers: fewer on the host save nothing
+        doc = layers_of(plan, n)
+        assert "offload" not in doc and doc["total_bytes"] == whole["total_bytes"]
+    assert layers_of(plan, 0, "--link", "50GB/s")["offload"]["estimate"]["link_bytes_per_s"] == 50e9
+
+
+def test_a_bad_number_of_layers_is_refused_with_the_range(plan):
+    for word in ("-1", "some", "1.5", "12x", ""):
+        r = plan(LLAMA_8B, "--device", "rtx4090", f"--gpu-layers={word}")
+        assert r.returncode == 2, (word, r.stderr)
+        assert "no number from 0 to 32, nor auto or all" in r.stderr, r.stderr
+    r = plan(LLAMA_8B, "--device", "rtx4090", "--n-gpu-layers", "99")
+    assert r.returncode == 0 and "gpu_layers = 99: all 32 layers of the model are on the device" in r.stderr
+    assert "65535" in plan(LLAMA_8B, "--n-cpu-moe", "70000").stderr
+    r = plan(LLAMA_8B, "-ngl", "99", "--memory", "400GiB")  # no device
+    assert r.returncode == 0 and "the CPU computes all layers" in r.stderr
+    r = plan(LLAMA_8B, "--device", "rtx4090", "-ngl", "4", "--tensor-parallel-size", "2")
+    assert r.returncode == 6 and "ranks" in r.stderr
+
+
+def test_auto_keeps_as_many_layers_on_the_device_as_fit(plan):
+    card = ("--device", "rtx4070", "--max-num-seqs", "4")
+    doc = json.loads(plan(LLAMA_8B, *card, "--json").stdout)
+    SCHEMA.validate(doc)
+    n = doc["offload"]["gpu_layers"]
+    assert doc["fits"] and doc["offload"]["automatic"] and 0 < n < 29 and doc["total_bytes"] <= doc["budget_bytes"]
+    assert doc["verdict"]["fits"] and doc["verdict"]["fits_with"]
+    assert plan(LLAMA_8B, *card, "-ngl", str(n)).returncode == 0
+    assert plan(LLAMA_8B, *card, "-ngl", str(n + 1)).returncode == 7
+    r = plan(LLAMA_8B, *card)
+    assert r.returncode == 0
+    assert re.search(rf"^fits with {n} of 32 layers on the device: .*; with all of them: does not fit: needs ", r.stdout, re.M), r.stdout
+    assert re.search(rf"^{n} of 32 layers on the device \(gpu_layers = auto\): each step copies [\d.]+ GiB", r.stdout, re.M)
+    assert re.search(r"^predicted, at most: [\d.]+ tokens/s of one sequence at 26 GB/s \(80 % of the card's link\); [\d.]+ with all", r.stdout, re.M)
+    assert re.search(r"^gpu_layers = \d+$", r.stdout, re.M)  # what to paste: for 4 sequences
+    fewer = json.loads(plan(LLAMA_8B, *card, "--kv-cache-tokens", "32768", "--json").stdout)
+    assert fewer["offload"]["gpu_layers"] < n and fewer["kv"]["tokens"] >= 32768  # the cache comes first
+    r = plan(LLAMA_8B, "--device-memory", "1GiB")
+    assert r.returncode == 7 and "does not fit" in r.stdout
