@@ -408,6 +408,20 @@ static void write_ranks(out *o, port *p) {
                  offsetof(ledger_class, plan_bytes));
 }
 
+/* Layers in the host's memory (gpu_layers, n_cpu_moe). */
+static void write_offload(out *o, const device_memory *d) {
+    gauge(o, "vramd_offload_step_bytes",
+          "Weights that each step copies from the host's memory.", (double)d->step_bytes);
+    counter(o, "vramd_offload_bytes_total", "Weights that steps have copied from there.",
+            (double)d->staged_bytes);
+    counter(o, "vramd_offload_stall_seconds_total",
+            "Time in which operations waited for weights from there.",
+            (double)d->stall_us / 1e6);
+    gauge(o, "vramd_offload_link_bytes_per_second",
+          "Rate of such copies, as it was measured when the model was loaded.",
+          (double)d->link_bytes_per_s);
+}
+
 static void write_memory(out *o, const app *a, const budget_view *b) {
     const memory_sample *s = &a->memory;
     ledgers l;
@@ -456,6 +470,7 @@ static void write_memory(out *o, const app *a, const budget_view *b) {
     gauge(o, "vramd_device_memory_context_bytes",
           "Measured part of it that is the driver's context, libraries and graphs.",
           (double)s->device.outside_bytes);
+    if (s->device.step_bytes) write_offload(o, &s->device);
 }
 
 /* One sample a tenant, of the counter at an offset in it. */

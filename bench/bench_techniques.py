@@ -14,12 +14,14 @@ import random
 import sys
 
 import batching
+import offload
 import weights
 from bench_common import *
 
 NOT_HELD = ("http", "loading")     # classes whose plan is a limit, or of loading alone
 UNDER_LOAD = "batching under load" # with T=batching; bench/batching.py
 WEIGHTS = "weights"                # bench/weights.py
+OFFLOAD = "offload"                # bench/offload.py: bytes alone, by name alone, since it needs make cuda-shim; a file of its own
 QAT = "qat"                        # bench/run.sh qat, a file of its own
 PAGE = ROOT / "docs" / "techniques.md"
 
@@ -225,6 +227,8 @@ def table(name, doc):
         return batching.table(rows)
     if name == WEIGHTS:
         return weights.table(rows, doc)
+    if name == OFFLOAD:
+        return offload.table(rows)
     m = doc["machine"]
     t = TECHNIQUES[name]
     model, classes, held = "" if "model" in t else f" {doc['model_file']},", classes_of(t), "held_bytes" in rows[0]
@@ -256,9 +260,10 @@ def lines_of(name, path):
 
 
 def write_page(path):
-    text, qat = PAGE.read_text(), path.with_name(path.name.replace("techniques", "qat", 1)) # of the same machine
-    for name in (*TECHNIQUES, UNDER_LOAD, WEIGHTS, QAT):
-        new = lines_of(name, qat if name == QAT else path) if name != QAT or qat.exists() else None
+    text = PAGE.read_text()
+    for name in (*TECHNIQUES, UNDER_LOAD, WEIGHTS, OFFLOAD, QAT):
+        own = path.with_name(path.name.replace("techniques", name, 1)) if name in (OFFLOAD, QAT) else path # of the same machine
+        new = lines_of(name, own) if own.exists() else None
         if new:
             text = re.sub(rf"(<!-- table: {name} -->\n).*?(<!-- end -->)", lambda m, new=new: m[1] + new + m[2], text, flags=re.S)
     PAGE.write_text(text)
@@ -291,12 +296,16 @@ def main():
     if o.tables:
         return write_page(o.tables)
     names = o.techniques.split(",")
-    if set(names) - {*TECHNIQUES, WEIGHTS}:
-        sys.exit(f"techniques: {', '.join([*TECHNIQUES, WEIGHTS])}")
+    if set(names) - {*TECHNIQUES, WEIGHTS, OFFLOAD}:
+        sys.exit(f"techniques: {', '.join([*TECHNIQUES, WEIGHTS, OFFLOAD])}")
     path = ROOT / "bench" / "results" / f"techniques-{cpu_slug()}.json"
     old = json.loads(path.read_text()) if path.exists() else {"rows": [], "rounds": {}, "load_average": {}}
     rows, rounds, loads = old["rows"], old["rounds"], old["load_average"]
     for name in names:
+        if name == OFFLOAD:
+            save(OFFLOAD, offload.run())
+            write_page(path)
+            continue
         loads[name], rounds[name] = os.getloadavg()[0], o.rounds
         old = [r for r in rows if r["technique"] == name == WEIGHTS and (r["tokens"], r["fit"]) == (o.tokens, o.fit)]
         rows = [r for r in rows if r["technique"] not in (name, name == "batching" and UNDER_LOAD)] + old

@@ -338,8 +338,13 @@ static FAKE_UNUSED bool fake_offload(port *p, void (*work)(void *), void (*done)
 static FAKE_UNUSED bool fake_device_memory(port *p, device_memory *out) {
     ledger_view v;
     ledger_read(p->device_ledger, &v);
-    *out = (device_memory){
-        .total_bytes = 1 << 20, .used_bytes = v.ledger_bytes + 1007, .outside_bytes = 1000};
+    *out = (device_memory){.total_bytes = 1 << 20,
+                           .used_bytes = v.ledger_bytes + 1007,
+                           .outside_bytes = 1000,
+                           .step_bytes = 4096,
+                           .staged_bytes = 12288,
+                           .stall_us = 2500000,
+                           .link_bytes_per_s = 1 << 30};
     return true;
 }
 

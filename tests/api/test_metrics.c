@@ -143,6 +143,10 @@ START_TEST(a_device_has_an_account_of_its_own) {
         "vramd_memory_unaccounted_bytes{model_name=\"fake\",device=\"cuda:0\"} 7\n",
         "vramd_device_memory_used_bytes{model_name=\"fake\"} 525295\n",
         "vramd_device_memory_context_bytes{model_name=\"fake\"} 1000\n",
+        "vramd_offload_step_bytes{model_name=\"fake\"} 4096\n",
+        "vramd_offload_bytes_total{model_name=\"fake\"} 12288\n",
+        "vramd_offload_stall_seconds_total{model_name=\"fake\"} 2.5\n",
+        "vramd_offload_link_bytes_per_second{model_name=\"fake\"} 1073741824\n",
     };
     for (size_t i = 0; i < sizeof want / sizeof *want; i++) assert_has(r.body, want[i]);
     static metric_family fam[200];
