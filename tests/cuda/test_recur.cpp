@@ -1,8 +1,6 @@
 /* Tests of recur.cu: the gated delta rule and the selective scan, cut into steps in different ways,
  * against their recurrences in double; checkpoints, and going back within a chunk. */
-#include "tests/cuda/rig.h"
-
-enum { SEQS = 3, SLOTS = 8, LEN = 70 };
+#include "tests/cuda/states_rig.h"
 
 struct recur_rig {
     cu_type t;
@@ -67,42 +65,20 @@ struct recur_rig {
     }
 };
 
-struct recur_part {
-    uint32_t seq, slot, first, n;
-    uint32_t keep_at, keep_in; /* a checkpoint behind keep_at tokens; 0: none */
-};
-
-/* Runs a step, whose last entry is padding, and checks its rows. */
-static std::vector<float> run_step(recur_rig &r, const std::vector<recur_part> &parts) {
-    std::vector<int32_t> first_row, n_rows, first_pos, slot, keep;
-    std::vector<float> in, by;
-    int32_t rows = 0;
-    for (size_t e = 0; e < parts.size(); e++) {
-        const recur_part &p = parts[e];
-        first_row.push_back(rows), n_rows.push_back((int32_t)p.n);
-        first_pos.push_back((int32_t)p.first), slot.push_back((int32_t)p.slot);
-        rows += (int32_t)p.n;
-        const float *x = &r.in[p.seq][(size_t)p.first * r.n_in],
-                    *y = &r.by[p.seq][(size_t)p.first * r.n_by];
-        in.insert(in.end(), x, x + (size_t)p.n * r.n_in);
-        by.insert(by.end(), y, y + (size_t)p.n * r.n_by);
-        keep.insert(keep.end(),
-                    {p.keep_at ? (int32_t)e : -1, (int32_t)p.keep_at, (int32_t)p.keep_in});
-    }
-    first_row.push_back(0), n_rows.push_back(0), first_pos.push_back(0), slot.push_back(-1);
-    device<int32_t> df(first_row), dn(n_rows), dq(first_pos), ds(slot), dk(keep);
-    device<uint16_t> din(all_to_16(r.t, in)), dby(all_to_16(r.t, by)),
-        out((size_t)rows * r.values);
-    cu_tables tables = {};
-    tables.first_row = df.p, tables.n_rows = dn.p, tables.first_pos = dq.p;
+/* Runs a step and checks its rows. */
+static std::vector<float> run_step(recur_rig &r, const std::vector<states_part> &parts) {
+    const states_step step(parts);
+    const states_tables on(step, r.states.p, delta_state_floats(&r.d));
+    device<uint16_t> din(all_to_16(r.t, step.rows_of(r.in, r.n_in))),
+        dby(all_to_16(r.t, step.rows_of(r.by, r.n_by))), out(step.pos.size() * r.values);
     cu_recur c = {};
-    c.states = {r.states.p, delta_state_floats(&r.d), ds.p, dk.p, (uint32_t)parts.size()};
+    c.states = on.states;
     c.t = r.t, c.d = r.d, c.scan = r.scan, c.w0 = r.d0.p, c.w1 = r.d1.p, c.w2 = r.d2.p;
     c.in = din.p, c.ld_in = r.n_in, c.by = dby.p, c.out = out.p;
-    CUDA_OK(cu_recur_run(0, &c, &tables, (uint32_t)slot.size()));
+    CUDA_OK(cu_recur_run(0, &c, &on.tables, (uint32_t)step.slot.size()));
     const std::vector<float> got = all_from_16(r.t, out.get());
     size_t at = 0;
-    for (const recur_part &p : parts)
+    for (const states_part &p : parts)
         for (size_t i = 0; i < (size_t)p.n * r.values; i++, at++) {
             const double want = r.want[p.seq][(size_t)p.first * r.values + i];
             if (!(fabs(got[at] - want) <= rounding_of(r.t, want) + 2e-5))
@@ -119,10 +95,7 @@ static const delta_shape shapes[] = {{2, 4, 16, 32, true, 1e-6f, 0, 0},
 START_TEST(rows_are_the_recurrence_however_they_are_cut) {
     ALL_TYPES(t) for (bool scan : {false, true}) for (const delta_shape &d : shapes) {
         recur_rig r(t, scan, d);
-        run_step(r, {{0, 0, 0, 1, 0, 0}, {1, 2, 0, 33, 0, 0}, {2, 4, 0, 16, 0, 0}});
-        run_step(r, {{2, 4, 16, 1, 0, 0}, {0, 0, 1, 1, 0, 0}, {1, 2, 33, 2, 0, 0}});
-        run_step(r, {{0, 0, 2, 50, 0, 0}, {2, 4, 17, 15, 0, 0}});
-        run_step(r, {{0, 0, 52, 18, 0, 0}, {1, 2, 35, 1, 0, 0}, {2, 4, 32, 3, 0, 0}});
+        each_cut([&](const std::vector<states_part> &parts) { run_step(r, parts); });
     }
 }
 END_TEST
@@ -145,9 +118,7 @@ END_TEST
 START_TEST(a_checkpoint_is_the_state_behind_its_tokens) {
     for (bool scan : {false, true}) {
         recur_rig r(CU_F16, scan, shapes[0]);
-        run_step(r, {{0, 0, 0, 15, 0, 0}, {1, 2, 0, 64, 32, 6}, {2, 4, 0, 1, 0, 0}});
-        run_step(r, {{0, 0, 15, 1, 16, 1}, {2, 4, 1, 40, 16, 3}});
-        run_step(r, {{0, 1, 16, 5, 0, 0}, {1, 6, 32, 9, 0, 0}, {2, 3, 16, 1, 0, 0}});
+        each_checkpoint([&](const std::vector<states_part> &parts) { run_step(r, parts); });
     }
 }
 END_TEST
