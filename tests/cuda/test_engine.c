@@ -2,33 +2,6 @@
  * in flight, graphs, batch_invariant, memory, and what must be refused or fail cleanly. */
 #include "tests/cuda/engine_models.h"
 
-START_TEST(logits_are_those_of_the_cpu_engine) {
-    const kind *k = &kinds[_i];
-    gb b;
-    char path[64];
-    int32_t tokens[N_TOKENS];
-    rig cpu, cuda;
-    tiny_open(&b, path, k);
-    engine_options o = tiny_options(k);
-    cpu_open(&cpu, path, &o);
-    cuda_open(&cuda, path, &o);
-    rig_tokens(&cpu, tokens, N_TOKENS, 1);
-    const size_t n = (size_t)N_TOKENS * cpu.n_vocab;
-    float *want = malloc(n * sizeof *want), *got = malloc(n * sizeof *got);
-    ck_assert(want && got);
-    logits_of(&cpu, tokens, want);
-    logits_of(&cuda, tokens, got);
-    double d = distance(got, want, n);
-    ck_assert_msg(d < k->limit, "kind %d: distance %g", _i, d);
-    ck_assert_msg(d > 0, "the same bits would be suspicious");
-    free(want);
-    free(got);
-    rig_close(&cpu);
-    rig_close(&cuda);
-    gb_clear(&b);
-}
-END_TEST
-
 /* Prompts of so many rows that packed weights meet the library's GEMM as slices; without the
  * library, and in batch_invariant, the engine's own kernel takes them. */
 START_TEST(long_prompts_with_packed_weights_give_the_logits_of_the_cpu_engine) {
@@ -174,24 +147,30 @@ static float margin_of(const float *logits, uint32_t n) {
     return a - b;
 }
 
-START_TEST(greedy_tokens_are_those_of_the_cpu_engine) {
-    const kind *k = &kinds[_i];
-    gb b;
-    char path[64];
-    rig cpu, cuda;
+static void check_logits(rig *cpu, rig *cuda, double limit) {
+    int32_t tokens[N_TOKENS];
+    const size_t n = (size_t)N_TOKENS * cpu->n_vocab;
+    float *want = malloc(n * sizeof *want), *got = malloc(n * sizeof *got);
+    ck_assert(want && got);
+    rig_tokens(cpu, tokens, N_TOKENS, 1);
+    logits_of(cpu, tokens, want);
+    logits_of(cuda, tokens, got);
+    double d = distance(got, want, n);
+    ck_assert_msg(d < limit, "distance %g", d);
+    ck_assert_msg(d > 0, "the same bits would be suspicious");
+    free(want);
+    free(got);
+}
+
+static void check_tokens(rig *cpu, rig *cuda, uint32_t n, double limit) {
     static crowd want, got;
-    tiny_open(&b, path, k);
-    engine_options o = tiny_options(k);
-    o.max_rows = SEQS * PROMPT;
-    cpu_open(&cpu, path, &o);
-    cuda_open(&cuda, path, &o);
-    const uint32_t n = _i % 2 ? SEQS : 3, V = cpu.n_vocab;
+    const uint32_t V = cpu->n_vocab;
     float *logits = malloc(sizeof(float) * (STEPS + 1) * n * V);
     ck_assert_ptr_nonnull(logits);
-    crowd_init(&want, &cpu, n);
-    crowd_init(&got, &cuda, n);
-    generate(&cpu, &want, n, logits);
-    generate(&cuda, &got, n, NULL);
+    crowd_init(&want, cpu, n);
+    crowd_init(&got, cuda, n);
+    generate(cpu, &want, n, logits);
+    generate(cuda, &got, n, NULL);
     uint32_t same = 0;
     for (uint32_t i = 0; i < n; i++)
         for (uint32_t step = 0; step <= STEPS; step++) {
@@ -200,13 +179,27 @@ START_TEST(greedy_tokens_are_those_of_the_cpu_engine) {
             if (got.tokens[i][at] == want.tokens[i][at]) continue;
             /* A near-tie: nearer than the logits' tolerance. What follows is another text. */
             float margin = margin_of(logits + ((size_t)step * n + i) * V, V);
-            ck_assert_msg(margin < 8 * k->limit, "kind %d, sequence %u, step %u: margin %g", _i,
-                          i, step, margin);
+            ck_assert_msg(margin < 8 * limit, "sequence %u, step %u: margin %g", i, step,
+                          margin);
             same--;
             break;
         }
     ck_assert_uint_ge(same, n * (STEPS + 1) / 3);
     free(logits);
+}
+
+START_TEST(logits_and_greedy_tokens_are_those_of_the_cpu_engine) {
+    const kind *k = &kinds[_i];
+    gb b;
+    char path[64];
+    rig cpu, cuda;
+    tiny_open(&b, path, k);
+    engine_options o = tiny_options(k);
+    o.max_rows = SEQS * PROMPT;
+    cpu_open(&cpu, path, &o);
+    cuda_open(&cuda, path, &o);
+    check_logits(&cpu, &cuda, k->limit);
+    check_tokens(&cpu, &cuda, _i % 2 ? SEQS : 3, k->limit);
     rig_close(&cpu);
     rig_close(&cuda);
     gb_clear(&b);
@@ -509,6 +502,7 @@ START_TEST(the_plan_is_what_opening_allocates) {
     err e;
     tiny_open(&b, path, k);
     engine_options o = tiny_options(k);
+    o.max_rows = o.max_seqs = o.max_logit_rows = 4;
     ck_assert_msg(open_planned(path, &o, true, &e), "%s", e.text);
     o.keep_logits = true;
     ck_assert_msg(open_planned(path, &o, true, &e), "%s", e.text);
@@ -516,6 +510,7 @@ START_TEST(the_plan_is_what_opening_allocates) {
     o.max_rows = o.max_logit_rows = 100; /* slices of packed weights */
     ck_assert_msg(open_planned(path, &o, true, &e), "%s", e.text);
     o.batch_invariant = true;
+    o.max_rows = o.max_logit_rows = 20;
     ck_assert_msg(open_planned(path, &o, true, &e), "%s", e.text);
     o.batch_invariant = false;
     o.max_rows = o.max_seqs = o.max_logit_rows = o.n_blocks[0] = 1;
@@ -690,25 +685,38 @@ START_TEST(what_is_missing_is_said_in_one_line) {
 }
 END_TEST
 
+/* Tests of kernels run in every order of threads. Of the engine, every kind runs in the order in which kernels also
+ * begin before those in front of them have ended, and in one of the others. */
+enum { ALL_KINDS = 3 };
+static bool runs(int kind) {
+    const int order = cushim_get_order();
+    return order >= ALL_KINDS + 2 || order == ALL_KINDS ||
+           kind % 4 == (order < ALL_KINDS ? order : ALL_KINDS);
+}
+
+static void add_kinds(TCase *t, const TTest *test, int n) {
+    for (int i = 0; i < n; i++)
+        if (runs(i)) tcase_add_loop_test(t, test, i, i + 1);
+}
+
 int main(void) {
     Suite *s = suite_create("cuda engine");
     /* What a device can be asked too (tools/device.sh), and what only the shim can show. */
     TCase *t = check_case(s, "anywhere"), *shim = check_case(s, "shim");
     cuda_backend_use(vramd_cuda_plugin);
-    tcase_add_loop_test(t, logits_are_those_of_the_cpu_engine, 0, N_KINDS);
-    tcase_add_loop_test(shim,
-                        long_prompts_with_packed_weights_give_the_logits_of_the_cpu_engine, 0,
-                        3 * N_PACKED);
+    add_kinds(t, logits_and_greedy_tokens_are_those_of_the_cpu_engine, N_KINDS);
+    add_kinds(shim, long_prompts_with_packed_weights_give_the_logits_of_the_cpu_engine,
+              3 * N_PACKED);
     tcase_add_test(shim, matrices_of_16_bits_are_refused_without_the_library);
-    tcase_add_loop_test(t, greedy_tokens_are_those_of_the_cpu_engine, 0, N_KINDS);
     tcase_add_test(t, two_steps_in_flight_draw_what_one_at_a_time_does);
-    tcase_add_loop_test(shim, graphs_give_what_eager_steps_give, 0, N_KINDS);
+    add_kinds(shim, graphs_give_what_eager_steps_give, N_KINDS);
     tcase_add_test(t, a_sequence_preempted_and_computed_again_goes_on_as_before);
     tcase_add_test(t, sampled_and_scored_rows_are_those_of_the_sampler);
     tcase_add_test(t, a_copied_block_serves_as_its_original);
     tcase_add_test(t, blocks_before_a_window_may_be_gone);
-    tcase_add_loop_test(t, batch_invariant_gives_the_same_bits_in_every_company, 0, N_KINDS);
-    tcase_add_loop_test(shim, the_plan_is_what_opening_allocates, 0, N_KINDS);
+    add_kinds(t, batch_invariant_gives_the_same_bits_in_every_company, N_KINDS);
+    if (cushim_get_order() == 0) /* bytes do not depend on the order */
+        tcase_add_loop_test(shim, the_plan_is_what_opening_allocates, 0, N_KINDS);
     tcase_add_test(shim, any_allocation_may_fail_and_leaves_nothing_behind);
     tcase_add_test(shim, a_device_too_small_is_named_with_the_bytes);
     tcase_add_test(shim, device_memory_does_not_move_while_serving);

@@ -2,6 +2,7 @@
  * read and written when the copy runs, so that a buffer reused too early shows. */
 #include <string.h>
 
+#include "early.h"
 #include "stream.h"
 
 namespace cushim {
@@ -15,6 +16,8 @@ struct rect {
 };
 
 void run_copy(const rect &r) {
+    early_settle();
+    n_written++;
     for (size_t y = 0; y < r.height; y++)
         memmove((char *)r.to + y * r.to_pitch, (const char *)r.from + y * r.from_pitch,
                 r.width);
@@ -66,7 +69,11 @@ cudaError_t fill(void *to, int value, size_t bytes, cudaStream_t s) {
     if (bytes == 0) return result(cudaSuccess);
     place at = place_of(to, bytes);
     if (at != place::device && at != place::pinned) return result(cudaErrorInvalidValue);
-    return enqueue(s, [=] { memset(to, value, bytes); });
+    return enqueue(s, [=] {
+        early_settle();
+        n_written++;
+        memset(to, value, bytes);
+    });
 }
 
 } // namespace

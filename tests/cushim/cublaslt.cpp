@@ -176,26 +176,25 @@ std::vector<algorithm> candidates(const problem &p) {
     return all;
 }
 
-/* k in `lanes` interleaved partial sums, added pairwise: one fixed order per algorithm. */
-float dot(const float *x, const float *y, size_t n, int lanes) {
-    float sum[16] = {};
+/* k in LANES interleaved partial sums, added pairwise: one fixed order per algorithm. */
+template <int LANES> float dot(const float *x, const float *y, size_t n) {
+    float sum[LANES] = {};
     size_t i = 0;
     for (; i + 16 <= n; i += 16)
-        for (int j = 0; j < 16; j++) sum[j & (lanes - 1)] += x[i + j] * y[i + j];
+        for (int j = 0; j < 16; j++) sum[j % LANES] += x[i + j] * y[i + j];
     for (; i < n; i++) sum[0] += x[i] * y[i];
-    for (int step = lanes / 2; step; step /= 2)
+    for (int step = LANES / 2; step; step /= 2)
         for (int j = 0; j < step; j++) sum[j] += sum[j + step];
     return sum[0];
 }
-float dot16(const float *x, const float *y, size_t n) { /* dot(.., 16), which vectorises */
-    float sum[16] = {};
-    size_t i = 0;
-    for (; i + 16 <= n; i += 16)
-        for (int j = 0; j < 16; j++) sum[j] += x[i + j] * y[i + j];
-    for (; i < n; i++) sum[0] += x[i] * y[i];
-    for (int step = 8; step; step /= 2)
-        for (int j = 0; j < step; j++) sum[j] += sum[j + step];
-    return sum[0];
+float dot_of(const float *x, const float *y, size_t n, int lanes) {
+    switch (lanes) {
+    case 1: return dot<1>(x, y, n);
+    case 2: return dot<2>(x, y, n);
+    case 4: return dot<4>(x, y, n);
+    case 8: return dot<8>(x, y, n);
+    default: return dot<16>(x, y, n);
+    }
 }
 
 float split_dot(const float *x, const float *y, size_t k, const algorithm &g) {
@@ -204,7 +203,7 @@ float split_dot(const float *x, const float *y, size_t k, const algorithm &g) {
     size_t part = (k + (size_t)splits - 1) / (size_t)splits;
     for (size_t from = 0; from < k; from += part) {
         size_t n = k - from < part ? k - from : part;
-        sum += lanes == 16 ? dot16(x + from, y + from, n) : dot(x + from, y + from, n, lanes);
+        sum += dot_of(x + from, y + from, n, lanes);
     }
     return sum;
 }
@@ -216,11 +215,26 @@ struct arguments {
     size_t workspace_bytes;
 };
 
+/* Whether this is what was computed last, and nothing ran since: measurements repeat a product. */
+bool is_repeated(const problem &p, const algorithm &g, const arguments &x) {
+    static problem last_p;
+    static algorithm last_g;
+    static arguments last_x;
+    static long written = -1;
+    const bool same = written == n_written && x.beta == 0.0f &&
+                      memcmp(&last_p, &p, sizeof p) == 0 &&
+                      memcmp(&last_g, &g, sizeof g) == 0 && memcmp(&last_x, &x, sizeof x) == 0;
+    last_p = p, last_g = g, last_x = x, written = n_written;
+    return same;
+}
+
 void multiply(const problem &p, const algorithm &g, const arguments &x) {
+    const bool repeated = is_repeated(p, g, x);
     counts.matmuls++;
     uint64_t percent = kind_of(g.id)->cost;
     if (g.split_k > 1) percent = p.n > 16 ? 200 : 70; /* pays for few columns alone */
     advance_clock(1000 + p.m * p.n * p.k * percent / 100000);
+    if (repeated) return;
     memset(x.workspace, 0xff, workspace_of(p, g));
     std::vector<float> b(p.n * p.k), row(p.k);
     for (size_t j = 0; j < p.n; j++)

@@ -67,7 +67,7 @@ extern CUSHIM_HIDDEN cushim_block cushim_blk;
 /* ---- Launch */
 
 void cushim_launch(const char *name, const void *kernel, dim3 grid, dim3 block, size_t smem,
-                   cudaStream_t stream, std::function<void()> body);
+                   cudaStream_t stream, bool early, std::function<void()> body);
 
 /* Converts the arguments to the kernel's parameters now, implicitly, as a launch does. */
 template <class... P, class... A>
@@ -75,14 +75,14 @@ static inline void cushim_bind(const char *name, dim3 grid, dim3 block, size_t s
                                cudaStream_t stream, void (*kernel)(P...), A... args) {
     static_assert(sizeof...(P) == sizeof...(A), "number of kernel arguments");
     std::tuple<P...> params(args...);
-    cushim_launch(name, (const void *)kernel, grid, block, smem, stream,
+    cushim_launch(name, (const void *)kernel, grid, block, smem, stream, false,
                   [=] { std::apply(kernel, params); });
 }
 
 #define CU_LAUNCH(kernel, grid, block, smem, stream, ...)                                      \
     cushim_bind(#kernel, dim3(grid), dim3(block), smem, stream, kernel, ##__VA_ARGS__)
 
-/* An early launch runs as any other here; that each of its threads waits is checked. */
+/* Each thread of an early launch must wait: checked in every order. What it does before: early.h. */
 inline thread_local bool cu_early = true; /* see cu.h */
 void cushim_must_have_waited(const char *name);
 
@@ -91,7 +91,7 @@ static inline void cushim_bind_early(const char *name, dim3 grid, dim3 block, si
                                      cudaStream_t stream, void (*kernel)(P...), A... args) {
     static_assert(sizeof...(P) == sizeof...(A), "number of kernel arguments");
     std::tuple<P...> params(args...);
-    cushim_launch(name, (const void *)kernel, grid, block, smem, stream, [=] {
+    cushim_launch(name, (const void *)kernel, grid, block, smem, stream, true, [=] {
         cushim_cur->waited = false;
         std::apply(kernel, params);
         cushim_must_have_waited(name);

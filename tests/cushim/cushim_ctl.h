@@ -15,7 +15,8 @@ extern "C" {
  * on; streams run only when somebody waits. 1 greedy: one warp goes as far as it can before the
  * next one starts, lanes ascending; stream work runs as soon as it is queued. 2 greedy
  * backwards: last block, last warp, last lane first; streams as late as possible. 3, 4, ...
- * random, with that seed; streams run some of their work at random moments. */
+ * random and early, with that seed: streams run some of their work at random moments, and until its cu_grid_wait a kernel
+ * does not see what those before it write (early.h). */
 void cushim_set_order(int order);
 int cushim_get_order(void);
 

@@ -224,7 +224,9 @@ template <int N> static inline void cu_cp_async_wait() {
 /* ---- Order of grids */
 
 static inline void cu_grid_trigger() {}
+void cushim_grid_wait(); /* until all threads of the block are here, in an order that hides */
 static inline void cu_grid_wait() {
+    if (!cushim_cur->waited) cushim_grid_wait();
     cushim_cur->waited = true;
 }
 

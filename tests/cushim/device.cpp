@@ -12,6 +12,7 @@ namespace cushim {
 
 std::recursive_mutex mutex;
 cushim_counts counts;
+long n_written;
 
 static long env(const char *name, long otherwise) {
     const char *v = getenv(name);

@@ -15,6 +15,7 @@
 #include <numeric>
 #include <vector>
 
+#include "early.h"
 #include "fiber.h"
 #include "internal.h"
 #include "shared.h"
@@ -32,6 +33,8 @@ struct async_copy {
     const void *from;
     int bytes;
     uint32_t group;
+    bool early; /* begun before cu_grid_wait: what it reads then is what it brings */
+    char read[16];
 };
 
 struct fiber : cushim_thread {
@@ -44,8 +47,11 @@ struct fiber : cushim_thread {
 struct warp {
     uint32_t ready;   /* lanes that can run */
     uint32_t alive;   /* lanes that have not exited */
+    uint32_t gated;   /* lanes that wait in cu_grid_wait */
     uint32_t whole;   /* lanes that wait in a collective of all 32 */
     uint32_t arrived; /* lanes that wait in a collective, with: */
+    bool alike;       /* all of them with the mask and function of lane `first` */
+    uint32_t first;
     uint32_t mask[32];
     cushim_collective_fn fn[32];
     const void *in[32];
@@ -71,6 +77,7 @@ bool running;
 const char *kernel_name;
 const work *kernel_body;
 uint32_t n_threads, n_warps, n_alive;
+bool gate_closed; /* what kernels before wrote is hidden from the block */
 rng dice(0);
 
 fiber *current() {
@@ -202,7 +209,7 @@ void start_block(uint3 bid) {
     for (uint32_t w = 0; w < n_warps; w++) {
         uint32_t lanes = std::min(n_threads - w * 32, 32u);
         warps[w].ready = warps[w].alive = lanes == 32 ? 0xffffffffu : (1u << lanes) - 1;
-        warps[w].arrived = 0;
+        warps[w].arrived = warps[w].gated = 0;
     }
     for (uint32_t i = 0; i < n_threads; i++) fibers[i].groups = 0;
     now = {config.order == 0 || config.order == 2 ? n_warps - 1 : 0, 0};
@@ -216,14 +223,33 @@ void abandon_threads() {
     }
 }
 
-void run_block(uint3 bid) {
-    start_block(bid);
+/* Lets the threads run until none can. */
+void run_threads() {
     fiber *first = pick_next();
+    if (!first) return;
     cushim_cur = first;
-    begin(first);
+    if (!first->stk) begin(first);
     running = true;
     stack_switch(&scheduler_stack, first->stk, false);
     running = false;
+}
+
+/* The threads that wait for the kernels before go on. */
+void open_gate() {
+    gate_closed = false;
+    early_show();
+    for (uint32_t w = 0; w < n_warps; w++) {
+        warps[w].ready |= warps[w].gated;
+        warps[w].gated = 0;
+    }
+}
+
+void run_block(uint3 bid, bool hides) {
+    start_block(bid);
+    gate_closed = hides;
+    run_threads();
+    if (gate_closed) open_gate();
+    if (!faulted()) run_threads();
     if (!n_alive) return;
     if (!faulted()) {
         uint32_t in_warps = 0;
@@ -270,8 +296,17 @@ bool where(char *out, size_t size) {
     return true;
 }
 
-void run_grid(const char *name, dim3 grid, dim3 block, size_t smem, const work &body) {
+void fault_of_block(const char *what) {
+    char text[512];
+    snprintf(text, sizeof text, "%s, block (%u,%u,%u): %s", kernel_name, cushim_blk.bid.x,
+             cushim_blk.bid.y, cushim_blk.bid.z, what);
+    set_fault(text);
+}
+
+void run_grid(const char *name, dim3 grid, dim3 block, size_t smem, const work &body,
+              bool early) {
     counts.launches++;
+    n_written++;
     kernel_name = name;
     kernel_body = &body;
     n_threads = block.x * block.y * block.z;
@@ -282,9 +317,13 @@ void run_grid(const char *name, dim3 grid, dim3 block, size_t smem, const work &
     cushim_blk.bdim = block;
     cushim_blk.gdim = grid;
     shared_begin_launch(smem);
+    const bool hides = early_begin(early);
+    bool first = true;
     for (uint32_t b : block_order(grid.x * grid.y * grid.z)) {
         cushim_blk.dyn_shared = shared_begin_block();
-        run_block({b % grid.x, b / grid.x % grid.y, b / (grid.x * grid.y)});
+        if (hides) early_hide(first);
+        run_block({b % grid.x, b / grid.x % grid.y, b / (grid.x * grid.y)}, hides);
+        first = false;
         if (faulted()) break;
     }
     shared_end_launch();
@@ -314,13 +353,20 @@ void cushim_must_have_waited(const char *name) {
         cushim_fault("%s, launched early, ended without cu_grid_wait", name);
 }
 
+void cushim_grid_wait() {
+    if (!gate_closed) return;
+    fiber *f = current();
+    warps[f->warp].gated |= 1u << f->lane;
+    switch_away();
+}
+
 int cushim_barrier(const char *file, int line, cushim_vote vote, int predicate) {
     fiber *f = current();
     if (n_alive != n_threads)
         cushim_fault("barrier at line %d after %u of %u threads exited", line,
                      n_threads - n_alive, n_threads);
     if (bar.arrived == 0) bar.file = file, bar.line = line, bar.votes = 0;
-    if (bar.line != line || strcmp(bar.file, file) != 0)
+    if (bar.line != line || (bar.file != file && strcmp(bar.file, file) != 0))
         cushim_fault("divergent barrier: this thread is at line %d, others wait at line %d",
                      line, bar.line);
     bar.votes += predicate;
@@ -350,7 +396,9 @@ void cushim_collective(uint32_t mask, cushim_collective_fn fn, const void *in, v
     w.fn[f->lane] = fn;
     w.in[f->lane] = in;
     w.out[f->lane] = out;
-    for (uint32_t others = w.arrived & want; others; others &= others - 1) {
+    if (!w.arrived) w.alike = true, w.first = f->lane;
+    w.alike = w.alike && w.fn[w.first] == fn && w.mask[w.first] == mask;
+    for (uint32_t others = w.alike ? 0 : w.arrived & want; others; others &= others - 1) {
         uint32_t l = (uint32_t)__builtin_ctz(others);
         if (w.fn[l] != fn || w.mask[l] != mask)
             cushim_fault(
@@ -377,7 +425,8 @@ void cu_cp_async16_zfill(void *shared, const void *global, int src_bytes) {
     if (!shared_contains(shared, 16)) cushim_fault("cp.async to %p: not shared memory", shared);
     memset(shared, 0xff, 16);
     fiber *f = current();
-    f->copies.push_back({shared, global, src_bytes, f->groups});
+    f->copies.push_back({shared, global, src_bytes, f->groups, gate_closed, {}});
+    if (gate_closed) memcpy(f->copies.back().read, global, (size_t)src_bytes);
 }
 
 void cu_cp_async_commit() {
@@ -391,7 +440,7 @@ void cushim_cp_async_wait(uint32_t n) {
         const async_copy &c = f->copies[done];
         if (c.group >= f->groups || f->groups - c.group <= n) break;
         memset(c.to, 0, 16);
-        memcpy(c.to, c.from, (size_t)c.bytes);
+        memcpy(c.to, c.early ? c.read : c.from, (size_t)c.bytes);
     }
     f->copies.erase(f->copies.begin(), f->copies.begin() + (ptrdiff_t)done);
 }

@@ -34,6 +34,8 @@ struct settings {
 extern settings config; /* device.cpp; from the environment */
 extern cushim_counts counts;
 
+extern long n_written; /* kernels, copies and fills that have run */
+
 extern std::recursive_mutex mutex;
 
 /* First line of each entry of the API. */
@@ -58,7 +60,10 @@ struct rng {
 };
 
 /* grid.cpp */
-void run_grid(const char *name, dim3 grid, dim3 block, size_t smem, const work &body);
+void run_grid(const char *name, dim3 grid, dim3 block, size_t smem, const work &body,
+              bool early);
+/* Of the block whose threads all wait: as cushim_fault. */
+void fault_of_block(const char *what);
 /* The running kernel and thread, for messages; false: the host runs. */
 bool where(char *out, size_t size);
 
@@ -69,6 +74,8 @@ struct device_access { /* device memory can be touched while one lives */
 };
 enum class place { pageable, pinned, device, wrong }; /* wrong: overruns its allocation */
 place place_of(const void *p, size_t bytes);
+void protect_device(int rights); /* of mprotect */
+bool writes_are_tracked();       /* early_faulted gets to know of writes to protected memory */
 /* Bytes of the device that something other than cudaMalloc takes: graphs, handles. */
 void charge(long bytes);
 /* Whether the device has so many bytes more. */

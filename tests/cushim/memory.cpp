@@ -5,6 +5,7 @@
  * one file of such bytes again and again and so cost only the pages that are written. An
  * allocation ends within 256 bytes of a page that faults; under ASan it ends to the byte. With
  * the guard on, all of it is inaccessible while no device work runs. */
+#include "early.h"
 #include "internal.h"
 
 #include <signal.h>
@@ -26,6 +27,7 @@ char *range;
 size_t range_used, taken; /* taken: granules and charges */
 std::map<char *, size_t> device_blocks, pinned_blocks;
 int open_accesses;
+bool tracked; /* the handler of SIGSEGV is this file's */
 
 size_t round_up(size_t n, size_t to) {
     return (n + to - 1) / to * to;
@@ -56,11 +58,6 @@ size_t pages_of(size_t bytes) {
     return round_up(bytes ? bytes : 1, PAGE);
 }
 
-void protect_all(int rights) {
-    for (auto &b : device_blocks) mprotect(page_of(b.first), pages_of(b.second), rights);
-    protect_mapped(rights);
-}
-
 const std::pair<char *const, size_t> *find(const std::map<char *, size_t> &blocks,
                                            const void *p) {
     auto i = blocks.upper_bound((char *)p);
@@ -71,12 +68,14 @@ const std::pair<char *const, size_t> *find(const std::map<char *, size_t> &block
 
 /* Says who touched what, then lets the signal kill. ASan tells as much by itself. */
 void on_segv(int, siginfo_t *info, void *) {
+    if (early_faulted(info->si_addr)) return;
     char who[256];
     const char *p = (const char *)info->si_addr;
     bool ours = range && p >= range && p < range + RANGE;
     if (!where(who, sizeof who)) snprintf(who, sizeof who, "the host");
     dprintf(2, "cushim: %s: SIGSEGV at %p%s\n", who, info->si_addr,
             ours ? ": device memory, freed, not allocated, or touched by the host" : "");
+    signal(SIGSEGV, SIG_DFL);
 }
 
 void explain_segv() {
@@ -84,8 +83,9 @@ void explain_segv() {
     if (CUSHIM_ASAN || sigaction(SIGSEGV, nullptr, &now) != 0 || now.sa_handler != SIG_DFL)
         return;
     ours.sa_sigaction = on_segv;
-    ours.sa_flags = SA_SIGINFO | (int)SA_RESETHAND;
+    ours.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
     sigaction(SIGSEGV, &ours, nullptr);
+    tracked = true;
 }
 
 cudaError_t host_alloc(void **out, size_t bytes) {
@@ -119,15 +119,27 @@ void map_nan(char *at, size_t bytes) {
 bool has_free(size_t bytes) {
     return bytes <= config.memory && CONTEXT + taken + bytes <= config.memory;
 }
+bool writes_are_tracked() {
+    return tracked;
+}
 bool guarded() {
     return config.guard && !open_accesses;
 }
 
+void protect_device(int rights) {
+    for (auto &b : device_blocks) mprotect(page_of(b.first), pages_of(b.second), rights);
+    protect_mapped(rights);
+}
+
 device_access::device_access() {
-    if (open_accesses++ == 0 && config.guard) protect_all(PROT_READ | PROT_WRITE);
+    if (open_accesses++ != 0 || !config.guard) return;
+    protect_device(PROT_READ | PROT_WRITE);
+    early_opened();
 }
 device_access::~device_access() {
-    if (--open_accesses == 0 && config.guard) protect_all(PROT_NONE);
+    if (--open_accesses != 0 || !config.guard) return;
+    early_closed();
+    protect_device(PROT_NONE);
 }
 
 place place_of(const void *p, size_t bytes) {
@@ -152,7 +164,7 @@ using namespace cushim;
 
 void cushim_set_guard(bool on) {
     CUSHIM_API;
-    if (open_accesses == 0) protect_all(on ? PROT_NONE : PROT_READ | PROT_WRITE);
+    if (open_accesses == 0) protect_device(on ? PROT_NONE : PROT_READ | PROT_WRITE);
     config.guard = on;
 }
 

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "cushim.h"
+#include "early.h"
 
 namespace cushim {
 namespace {
@@ -97,12 +98,14 @@ bool step_towards(const moment &m) {
 
 cudaError_t finish(CUstream_st *s) {
     reach(now_of(s));
+    early_settle();
     return result(cudaSuccess);
 }
 
 void finish_all() {
     device_access open;
     while (CUstream_st *s = some_stream_with_work()) run_next(s);
+    early_settle();
 }
 
 cudaError_t refuse_in_capture() {
@@ -150,7 +153,7 @@ cudaError_t enqueue(cudaStream_t handle, work run) {
 using namespace cushim;
 
 void cushim_launch(const char *name, const void *kernel, dim3 grid, dim3 block, size_t smem,
-                   cudaStream_t stream, std::function<void()> body) {
+                   cudaStream_t stream, bool early, std::function<void()> body) {
     CUSHIM_API;
     uint64_t threads = (uint64_t)block.x * block.y * block.z;
     uint64_t blocks = (uint64_t)grid.x * grid.y * grid.z;
@@ -169,7 +172,7 @@ void cushim_launch(const char *name, const void *kernel, dim3 grid, dim3 block, 
                                            : cudaErrorInvalidConfiguration);
         return;
     }
-    enqueue(stream, [=] { run_grid(name, grid, block, smem, body); });
+    enqueue(stream, [=] { run_grid(name, grid, block, smem, body, early); });
 }
 
 extern "C" {
@@ -278,6 +281,7 @@ cudaError_t cudaEventSynchronize(cudaEvent_t e) {
     if (e->cap) return result(cudaErrorCapturedEvent);
     if (cudaError_t r = refuse_in_capture()) return r;
     reach(e->at);
+    early_settle();
     return result(cudaSuccess);
 }
 

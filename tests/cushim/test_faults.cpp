@@ -386,6 +386,92 @@ START_TEST(launches_outside_the_limits_are_refused) {
 }
 END_TEST
 
+/* ---- kernels that begin before the one in front of them has ended */
+
+enum early_fault { NONE, READS, COPIES, WRITES };
+
+__global__ void k_ones(float *o) {
+    cu_grid_trigger();
+    cu_grid_wait();
+    o[threadIdx.x] = 1.0f;
+}
+
+template <early_fault FAULT> __global__ void k_doubles(float *o, const float *in) {
+    CU_SHARED(float, s, 128);
+    const float *from = FAULT == COPIES ? s + 4 * threadIdx.x : in + 4 * threadIdx.x;
+    float x = 0.0f;
+    cu_grid_trigger();
+    if (FAULT == READS) x = *from;
+    if (FAULT == COPIES) cu_cp_async16(s + 4 * threadIdx.x, in + 4 * threadIdx.x);
+    if (FAULT == WRITES) o[threadIdx.x] = 0.0f;
+    cu_grid_wait();
+    cu_cp_async_commit();
+    cu_cp_async_wait<0>();
+    if (FAULT != READS) x = *from;
+    o[threadIdx.x] = 2.0f * x;
+}
+
+/* The second kernel's result in an order; as a graph, too. */
+template <early_fault FAULT> static float doubled(int order, bool graph) {
+    float *in = device<float>(128), *out = device<float>(32);
+    cudaStream_t s = stream();
+    cudaGraph_t g;
+    cudaGraphExec_t x;
+    cushim_set_order(order);
+    if (graph) OK(cudaStreamBeginCapture(s, cudaStreamCaptureModeThreadLocal));
+    CU_LAUNCH_EARLY(k_ones, 1, 128, 0, s, in);
+    CU_LAUNCH_EARLY((k_doubles<FAULT>), 1, 32, 0, s, out, in);
+    if (graph) {
+        OK(cudaStreamEndCapture(s, &g));
+        OK(cudaGraphInstantiate(&x, g, 0));
+        OK(cudaGraphLaunch(x, s));
+    }
+    const float result = host(out, 32)[31];
+    if (graph) {
+        OK(cudaGraphExecDestroy(x));
+        OK(cudaGraphDestroy(g));
+    }
+    OK(cudaStreamDestroy(s));
+    return result;
+}
+
+START_TEST(what_is_read_before_the_kernel_in_front_has_ended_is_nan) {
+    for (int graph = 0; graph < 2; graph++)
+        for (int order = 0; order < N_ORDERS; order++) {
+            const bool hides = order > 2 && !UNDER_ASAN;
+            ck_assert(doubled<NONE>(order, graph) == 2.0f);
+            ck_assert(isnan(doubled<READS>(order, graph)) == hides);
+            ck_assert(isnan(doubled<COPIES>(order, graph)) == hides);
+        }
+}
+END_TEST
+
+START_TEST(what_is_written_before_it_has_ended_is_a_fault) {
+    if (UNDER_ASAN) return;
+    ck_assert(!dies([] { doubled<WRITES>(0, false); }));
+    ck_assert(dies([] { doubled<WRITES>(3, false); }));
+    float *p = device<float>(128);
+    cushim_set_order(3);
+    CU_LAUNCH_EARLY(k_ones, 1, 128, 0, nullptr, p);
+    CU_LAUNCH_EARLY((k_doubles<WRITES>), 1, 32, 0, nullptr, p, p);
+    ck_assert_fault("before cu_grid_wait");
+}
+END_TEST
+
+START_TEST(what_was_there_before_the_kernels_is_read_early) {
+    float *weights = device<float>(128), *out = device<float>(32);
+    cushim_set_order(3);
+    CU_LAUNCH_EARLY(k_ones, 1, 128, 0, nullptr, weights);
+    OK(cudaDeviceSynchronize());
+    CU_LAUNCH_EARLY((k_doubles<READS>), 1, 32, 0, nullptr, out, weights);
+    ck_assert(host(out, 32)[0] == 2.0f);
+    CU_LAUNCH_EARLY(k_ones, 1, 128, 0, nullptr, weights);
+    OK(cudaMemcpyAsync(out, weights, 16, cudaMemcpyDeviceToDevice, nullptr));
+    CU_LAUNCH_EARLY((k_doubles<READS>), 1, 32, 0, nullptr, out, weights);
+    ck_assert(host(out, 32)[0] == 2.0f);
+}
+END_TEST
+
 CHECK_MAIN("faults", missing_syncthreads_shows_in_some_order,
            write_after_read_shows_in_some_order, missing_syncwarp_shows_in_every_order,
            blocks_that_depend_on_their_order_show, divergent_barriers_and_collectives_are_named,
@@ -393,4 +479,7 @@ CHECK_MAIN("faults", missing_syncthreads_shows_in_some_order,
            cp_async_without_wait_is_found, cp_async_checks_its_addresses,
            running_over_device_memory_is_found, freed_device_memory_is_out_of_reach,
            running_over_shared_memory_is_found, host_dereference_of_device_memory_is_found,
-           uninitialised_memory_is_nan, launches_outside_the_limits_are_refused)
+           uninitialised_memory_is_nan, launches_outside_the_limits_are_refused,
+           what_is_read_before_the_kernel_in_front_has_ended_is_nan,
+           what_is_written_before_it_has_ended_is_a_fault,
+           what_was_there_before_the_kernels_is_read_early)
