@@ -269,7 +269,8 @@ static void bench_linear(const char *name, dtype t, uint32_t n_out, uint32_t n_i
     run_case(name, t == DT_BF16 ? "BF16" : "Q4_0", rows, bytes, flop, sets, [=](uint32_t i) {
         if (!fused) return run_linear(&l[i]);
         if (!few) return cu_gate_up_packed(b.stream, &l[i], &up[i], ACT_SILU);
-        return packed ? cu_gate_up_quant_few(b.stream, &l[i], &up[i], ACT_SILU)
+        const cu_codes none = {};
+        return packed ? cu_gate_up_quant_few(b.stream, &l[i], &up[i], ACT_SILU, &none)
                       : cu_gate_up_few(b.stream, &l[i], &up[i], ACT_SILU);
     });
     if (!packed || rows > 512 || (!few && rows <= CU_MANY_ROWS)) return;
@@ -386,6 +387,9 @@ struct sequences {
         attn.n_heads = b.heads, attn.scale = 1 / sqrtf((float)b.head_dim);
         splits = cu_attn_splits(n, last);
         partials = a.keep(bytes_of(cu_attn_decode_bytes(n, splits, b.heads, b.head_dim)));
+        const size_t counters = cu_arrived_bytes(n, b.heads, 0);
+        attn.codes.arrived = (uint32_t *)a.keep(bytes_of(counters));
+        CHECK_CUDA(cudaMemset(attn.codes.arrived, 0, counters));
     }
     cu_attn in_set(uint32_t i) const {
         cu_attn s = attn;

@@ -14,7 +14,7 @@
 #include <type_traits>
 
 #include "engine/cuda/kv_codes.cuh"
-#include "engine/cuda/vec.cuh"
+#include "engine/cuda/quantize.cuh"
 
 /* What a cache has: numbers; codes of 8 bits, K and V alike; or codes of any types, and perhaps
  * the newest tokens as numbers beside them. */
@@ -30,6 +30,14 @@ struct attn_coded {
  * and then scale is 1. */
 struct attn_score {
     float scale, cap, rate; /* cap: * log2(e); 0: none */
+};
+
+/* What a cu_rope asks for; `on` false: nothing. */
+struct attn_turn {
+    const cu_freq *freqs;
+    uint32_t n_dims;
+    float mscale;
+    bool on, halves, appends, settled;
 };
 
 /* A cu_attn and its tables as the kernels take them. */
@@ -54,6 +62,9 @@ struct attn_args {
     attn_score score;
     const float *sinks; /* [n_heads]; NULL: there are none */
     bool t_bf16;
+    act_view codes; /* of out; codes NULL: it is not quantised */
+    uint32_t *arrived;
+    attn_turn turn;
 };
 
 static inline attn_form attn_form_of(const cu_attn *a) {
@@ -115,6 +126,11 @@ static inline attn_args attn_args_of(const cu_attn *a, const cu_tables *t) {
     r.sinks = a->sinks;
     if (form == ATTN_CODES) attn_args_codes(&r, a, t);
     r.t_bf16 = a->t == CU_BF16;
+    if (a->codes.codes) r.codes = act_view_of(a->codes.codes, r.n_heads * r.head_dim);
+    r.arrived = a->codes.arrived;
+    if (const cu_rope *x = a->rope)
+        r.turn = attn_turn{x->freqs,    x->n_dims, x->mscale, true, x->pairing == ROPE_HALVES,
+                           !x->q_alone, a->settled};
     return r;
 }
 
@@ -176,9 +192,6 @@ CU_DEVICE decode_cut decode_cut_of(const attn_args &a, uint32_t n_seqs, uint32_t
     return c;
 }
 
-/* attn_decode.cu: sums what splits left, for entries that have several. */
-cudaError_t attn_combine(cudaStream_t, const attn_args &, uint32_t n_seqs,
-                         const decode_partials &);
 /* attn_wide.cu: heads wider than CU_ATTN_HEAD, of K and V in 16 bits. As cu_attn_decode and
  * cu_attn_prefill. */
 cudaError_t attn_wide_decode(cudaStream_t, const cu_attn &, const attn_args &, uint32_t n_seqs,
@@ -471,6 +484,73 @@ CU_DEVICE float attn_row_sum(float l) {
 /* What the sink of a query head adds to a sum of weights whose maximum is m. */
 CU_DEVICE float attn_sink(const attn_args &a, uint32_t head, float m) {
     return a.sinks ? cu_ex2(fmaf(a.sinks[head], 1.44269504f, -m)) : 0.0f;
+}
+
+/* ---- decode: the end of an entry's heads */
+
+/* Heads [head, head + n_heads) of an entry, in shared memory of attn_combine_bytes. */
+struct attn_heads {
+    uint32_t entry, head, n_heads;
+};
+CU_CONSTEXPR uint32_t attn_combine_bytes(uint32_t n_heads) {
+    return n_heads * (CU_ATTN_SPLITS + 1) * 12;
+}
+
+/* Sums n partial results in order of the splits. All threads of the block. */
+template <int THREADS>
+CU_DEVICE void attn_combine(const attn_args &a, const attn_heads &x, uint32_t n,
+                            const decode_partials &in, void *shared) {
+    float2 *part = (float2 *)shared; /* [n_heads][n] */
+    float *weight = (float *)(part + x.n_heads * n);
+    const size_t at = (size_t)x.entry * in.n_splits * a.n_heads + x.head;
+    for (uint32_t i = threadIdx.x; i < x.n_heads * n; i += THREADS)
+        part[i] = __ldcg(in.ml + at + (size_t)(i % n) * a.n_heads + i / n);
+    __syncthreads();
+    for (uint32_t i = threadIdx.x; i < x.n_heads * n; i += THREADS) {
+        float m = -INFINITY;
+        for (uint32_t s = 0; s < n; s++) m = fmaxf(m, part[i / n * n + s].x);
+        weight[i] = cu_ex2(part[i].x - m);
+    }
+    __syncthreads();
+    const uint32_t pairs = a.head_dim / 2;
+    const size_t step = (size_t)a.n_heads * a.head_dim;
+    uint16_t *out = a.out + ((size_t)a.first_row[x.entry] * a.n_heads + x.head) * a.head_dim;
+    for (uint32_t i = threadIdx.x; i < x.n_heads * pairs; i += THREADS) {
+        const uint32_t h = i / pairs, c = i % pairs * 2;
+        const float *acc = in.acc + (at + h) * a.head_dim + c;
+        float m = -INFINITY, l = 0.0f, v = 0.0f, w = 0.0f;
+        for (uint32_t s = 0; s < n; s++) {
+            m = fmaxf(m, part[h * n + s].x);
+            l = fmaf(part[h * n + s].y, weight[h * n + s], l);
+        }
+        l += attn_sink(a, x.head + h, m);
+#pragma unroll 8
+        for (uint32_t s = 0; s < n; s++) {
+            const float2 p = __ldcg((const float2 *)(acc + s * step));
+            v = fmaf(p.x, weight[h * n + s], v);
+            w = fmaf(p.y, weight[h * n + s], w);
+        }
+        *(uint32_t *)(out + h * a.head_dim + c) = attn_pack_t(a.t_bf16, v / l, w / l);
+    }
+}
+
+/* What the block left of these heads in out, quantised. All threads of the block, after a barrier. */
+template <int THREADS> CU_DEVICE void attn_put_codes(const attn_args &a, const attn_heads &x) {
+    const uint32_t row = (uint32_t)a.first_row[x.entry], n = x.n_heads * a.head_dim / 8;
+    const uint32_t first = x.head * a.head_dim / 8;
+    const uint16_t *out = a.out + (size_t)row * a.n_heads * a.head_dim;
+    for (uint32_t i = threadIdx.x; i / 32 * 32 < n; i += THREADS) {
+        const uint32_t octet = i < n ? first + i : ~3u + i % 4; /* beyond every row */
+        float v[8] = {};
+        if (i < n) {
+            const uint4 u = *(const uint4 *)(out + octet * 8);
+            if (a.t_bf16)
+                cu_unpack8(u, v, __nv_bfloat16());
+            else
+                cu_unpack8(u, v, __half());
+        }
+        quantize_put(a.codes, row, octet, v);
+    }
 }
 
 #endif

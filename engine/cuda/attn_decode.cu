@@ -9,11 +9,12 @@
  * In a block every warp works alone: tiles of 16 tokens, the w-th of each WARPS, through a ring
  * of its own in shared memory filled by cp.async STAGES - 1 tiles ahead. On an H100 the
  * three blocks of an SM have 80 to 144 KiB on the way. Then the warps' results are merged,
- * in their order, and stored: the result itself when there is one split, else a partial result
- * that attn_combine_kernel sums in order of the splits.
+ * in their order, and stored: the result itself when there is one split, else a partial result.
+ * The last block of an entry's heads to come sums these in order of the splits.
  *
  * Which tokens meet in which order thus depends on the row's position and window alone. */
 #include "engine/cuda/attn_codes.cuh"
+#include "engine/cuda/attn_turn.cuh"
 
 enum { DECODE_HEADS = 16, DECODE_TOKENS = 16 }; /* of one mma tile */
 enum { MOST_ENTRIES = 512 };                    /* that shared memory is asked for */
@@ -27,6 +28,7 @@ template <class E, int HD, attn_form FORM> struct decode_config {
     static constexpr int MERGE = HD + 8; /* floats of a row's result, maximum and sum */
     static_assert(DECODE_HEADS * MERGE * 4 <= RING, "the ring holds a warp's results");
     static constexpr int SMEM = WARPS * RING + DECODE_HEADS * attn_row<HD>::STRIDE * 2;
+    static_assert(attn_combine_bytes(DECODE_HEADS) <= SMEM, "shared by what sums the splits");
     static_assert(SMEM + (MOST_ENTRIES + 1) * 4 <= 99 << 10, "sm_86 and sm_89 have 99 KiB");
     /* Blocks that an SM of sm_90 holds at once (fewer elsewhere: the others come after). */
     static constexpr int RESIDENT = (228 << 10) / (SMEM + (3 << 10));
@@ -77,6 +79,7 @@ CU_DEVICE uint32_t decode_find(const int *first, uint32_t n_seqs, int split) {
 /* One item. */
 struct decode_item {
     uint32_t entry, kv_head, head, n_heads; /* head: first of its n_heads <= 16 query heads */
+    uint32_t unit;                          /* of these heads, in the entry */
     uint32_t split;                         /* within the entry */
     decode_cut cut;
 };
@@ -88,6 +91,7 @@ CU_DEVICE decode_item decode_item_of(const attn_args &a, const int *first, uint3
     uint32_t chunk = unit % chunks;
     decode_item d;
     d.entry = decode_find(first, n_seqs, (int)split);
+    d.unit = unit;
     d.kv_head = unit / chunks;
     d.head = d.kv_head * a.group + chunk * DECODE_HEADS;
     d.n_heads = min(a.group - chunk * DECODE_HEADS, (uint32_t)DECODE_HEADS);
@@ -96,17 +100,59 @@ CU_DEVICE decode_item decode_item_of(const attn_args &a, const int *first, uint3
     return d;
 }
 
-/* q of the item's heads, the other rows of the tile zeros. */
+/* What a block has of a row that it rotates: angles, and the newest token's K and V. */
+template <class E, int HD> struct decode_turn {
+    float2 *table; /* [HD / 2], shared */
+    E *newest;     /* [2][HD], shared */
+};
+
+/* Does the item see the row's own token, whose K and V are not in the cache yet? */
+CU_DEVICE bool decode_is_newest(const attn_args &a, const decode_item &d) {
+    return a.turn.appends && d.split + 1 == d.cut.n;
+}
+
 template <class E, int HD, int THREADS>
-CU_DEVICE void decode_load_q(const attn_args &a, const decode_item &d, E *q) {
+CU_DEVICE void decode_append(const attn_args &a, const decode_item &d,
+                             const decode_turn<E, HD> &x) {
+    if (!decode_is_newest(a, d)) return;
+    const uint32_t pos = (uint32_t)d.cut.pos;
+    unsigned char *place = NULL;
+    if (d.head == d.kv_head * a.group) { /* of several units of a KV head, one */
+        const int32_t block =
+            a.blocks[(size_t)d.entry * a.table_stride + (pos >> a.block_shift)];
+        place = (unsigned char *)a.kv + (uint64_t)d.kv_head * a.part_bytes +
+                (uint64_t)(uint32_t)block * a.block_stride +
+                (pos & ((1u << a.block_shift) - 1)) * a.row_bytes;
+        if (block < 0) place = NULL;
+    }
+    turn_newest<E, HD, THREADS>(a, a.qkv + (size_t)a.first_row[d.entry] * a.ld, d.kv_head,
+                                x.table, place, x.newest);
+}
+
+/* The newest token's K and V into its row of a tile, by one warp. */
+template <class E, int HD>
+CU_DEVICE void decode_put_newest(const decode_turn<E, HD> &x, E *k, E *v, int row, int lane) {
+    for (int c = lane; c < HD / 8; c += 32) {
+        const int at = attn_row<HD>::at(row, c);
+        *(uint4 *)(k + at) = *(const uint4 *)(x.newest + c * 8);
+        *(uint4 *)(v + at) = *(const uint4 *)(x.newest + HD + c * 8);
+    }
+    __syncwarp();
+}
+
+/* q of the item's heads, rotated if `turns`, the other rows of the tile zeros. */
+template <class E, int HD, int THREADS>
+CU_DEVICE void decode_load_q(const attn_args &a, const decode_item &d, bool turns,
+                             const float2 *table, E *q) {
     const uint16_t *row = a.qkv + (size_t)a.first_row[d.entry] * a.ld;
     constexpr int G = attn_row<HD>::GRANULES;
     for (uint32_t i = threadIdx.x; i < DECODE_HEADS * G; i += THREADS) {
         uint32_t h = i / G, c = i % G;
         uint4 v = make_uint4(0, 0, 0, 0);
+        const uint16_t *head = row + (size_t)(d.head + h) * a.head_dim;
         if (h < d.n_heads && c * 8 < a.head_dim)
-            v = attn_convert<E>(
-                a.t_bf16, *(const uint4 *)(row + (size_t)(d.head + h) * a.head_dim + c * 8));
+            v = attn_convert<E>(a.t_bf16, turns ? turn_octet(a, head, table, c * 8)
+                                                : *(const uint4 *)(head + c * 8));
         *(uint4 *)(q + attn_row<HD>::at((int)h, (int)c)) = v;
     }
 }
@@ -128,7 +174,7 @@ template <int WARPS> CU_DEVICE decode_tiles decode_tiles_of(int lo, int hi, int 
  * of a tail come first, counted below 0: the first of them beside those of the ring. */
 template <class E, int HD, attn_form FORM>
 CU_DEVICE void decode_walk(const attn_args &a, const decode_item &d, E *q, unsigned char *ring,
-                           attn_state<HD, 1> &s) {
+                           const decode_turn<E, HD> &turn, attn_state<HD, 1> &s) {
     using C = decode_config<E, HD, FORM>;
     using tiles = typename C::tiles;
     int lane = (int)threadIdx.x & 31, warp = (int)threadIdx.x >> 5;
@@ -142,6 +188,8 @@ CU_DEVICE void decode_walk(const attn_args &a, const decode_item &d, E *q, unsig
             hi = min(hi, from - 1);
         }
     const decode_tiles own = decode_tiles_of<C::WARPS>(lo, hi, warp);
+    const bool newest = FORM == ATTN_NUMBERS && decode_is_newest(a, d);
+    const int stored = newest ? hi - 1 : hi; /* the last token that is in the cache */
     const int32_t *table = a.blocks + (size_t)d.entry * a.table_stride;
     attn_pages pages = attn_pages_of(a, d.kv_head);
     int ids = 0; /* lane 2j + h: the block of half h of the tile j, of the next 16 tiles */
@@ -150,13 +198,13 @@ CU_DEVICE void decode_walk(const attn_args &a, const decode_item &d, E *q, unsig
             if (i % 16 == 0) {
                 int token =
                     (own.first + (i + lane / 2) * C::WARPS) * DECODE_TOKENS + (lane & 1) * 8;
-                ids = token + 7 >= lo && token <= hi ? table[token >> a.block_shift] : 0;
+                ids = token + 7 >= lo && token <= stored ? table[token >> a.block_shift] : 0;
             }
             int id0 = __shfl_sync(0xffffffffu, ids, i % 16 * 2);
             int id1 = __shfl_sync(0xffffffffu, ids, i % 16 * 2 + 1);
             tiles::template load<32>(pages, ring + i % C::STAGES * tiles::STAGE,
-                                     (own.first + i * C::WARPS) * DECODE_TOKENS, lo, hi, lane,
-                                     [&](int row, int) { return row < 8 ? id0 : id1; });
+                                     (own.first + i * C::WARPS) * DECODE_TOKENS, lo, stored,
+                                     lane, [&](int row, int) { return row < 8 ? id0 : id1; });
         }
         cu_cp_async_commit();
     };
@@ -176,7 +224,14 @@ CU_DEVICE void decode_walk(const attn_args &a, const decode_item &d, E *q, unsig
         if (tail.n) issue_tail(-tail.n);
 #pragma unroll
     for (int i = 0; i < C::STAGES - 1; i++) issue(i);
-    decode_load_q<E, HD, C::THREADS>(a, d, q);
+    const bool turns = FORM == ATTN_NUMBERS && a.turn.on;
+    if (turns) {
+        turn_table<C::THREADS>(a, d.cut.pos, turn.table);
+        __syncthreads();
+        cu_grid_wait(); /* now qkv is there */
+        decode_append<E, HD, C::THREADS>(a, d, turn);
+    }
+    decode_load_q<E, HD, C::THREADS>(a, d, turns, turn.table, q);
     __syncthreads();
     for (int i = -tail.n; i < own.n; i++) {
         const bool in_tail = FORM == ATTN_CODES && i < 0;
@@ -194,6 +249,8 @@ CU_DEVICE void decode_walk(const attn_args &a, const decode_item &d, E *q, unsig
             unsigned char *stage = ring + i % C::STAGES * tiles::STAGE;
             if constexpr (FORM == ATTN_NUMBERS) {
                 k = (E *)stage;
+                if (newest && d.cut.pos - first < DECODE_TOKENS)
+                    decode_put_newest(turn, k, k + tiles::TILE, d.cut.pos - first, lane);
             } else {
                 tiles::template expand<32>(pages, stage, k, first, lo, hi, lane);
                 __syncwarp();
@@ -258,6 +315,22 @@ CU_DEVICE void decode_store(const attn_args &a, const decode_item &d, const floa
     }
 }
 
+/* The last block of an entry's heads sums what their splits left; and quantises their results. */
+template <class C>
+CU_DEVICE void decode_finish(const attn_args &a, const decode_item &d,
+                             const decode_partials &out, unsigned char *smem) {
+    CU_SHARED(uint32_t, last, 1);
+    const attn_heads heads = {d.entry, d.head, d.n_heads};
+    if (d.cut.n > 1 && d.cut.n <= out.n_splits) {
+        if (!cu_last_block(a.arrived + (size_t)d.entry * a.n_heads + d.unit, d.cut.n, last))
+            return;
+        attn_combine<C::THREADS>(a, heads, d.cut.n, out, smem);
+    }
+    if (!a.codes.codes) return;
+    __syncthreads();
+    attn_put_codes<C::THREADS>(a, heads);
+}
+
 template <class E, int HD, attn_form FORM, class C = decode_config<E, HD, FORM>>
 __global__ void __launch_bounds__(C::THREADS, C::RESIDENT)
     attn_decode_kernel(attn_args a, uint32_t n_seqs, decode_partials out) {
@@ -266,66 +339,26 @@ __global__ void __launch_bounds__(C::THREADS, C::RESIDENT)
     E *q = (E *)(smem + C::WARPS * C::RING);
     int *first = (int *)(q + DECODE_HEADS * attn_row<HD>::STRIDE);
     unsigned char *ring = smem + (threadIdx.x >> 5) * C::RING;
+    CU_SHARED(float2, table, FORM == ATTN_NUMBERS ? HD / 2 : 1);
+    CU_SHARED(E, newest, FORM == ATTN_NUMBERS ? 2 * HD : 1);
+    const decode_turn<E, HD> turn = {table, newest};
     decode_count<C::THREADS>(a, n_seqs, out.n_splits, first);
-    cu_grid_wait(); /* the tables were there before the step's first kernel */
+    /* The tables were there before the step's first kernel, and perhaps all of the cache that is read. */
+    if (!a.turn.on || !a.turn.settled) cu_grid_wait();
     uint32_t units = a.n_kv_heads * ((a.group + DECODE_HEADS - 1) / DECODE_HEADS);
     uint32_t n_items = (uint32_t)first[n_seqs] * units;
     for (uint32_t item = blockIdx.x; item < n_items; item += gridDim.x) {
         decode_item d = decode_item_of(a, first, n_seqs, item);
         attn_state<HD, 1> s;
         attn_begin(s);
-        decode_walk<E, HD, FORM>(a, d, q, ring, s);
+        decode_walk<E, HD, FORM>(a, d, q, ring, turn, s);
         decode_put<HD>(s, (float *)ring);
         __syncthreads();
         decode_store<C, HD>(a, d, (const float *)smem, C::RING / 4, out);
+        decode_finish<C>(a, d, out, smem);
         __syncthreads();
     }
-}
-
-/* Sums an entry's partial results of one head in order of the splits. */
-enum { COMBINE_THREADS = 128 };
-static_assert(CU_ATTN_SPLITS + 1 <= COMBINE_THREADS, "a thread for each split");
-
-static __global__ void __launch_bounds__(COMBINE_THREADS)
-    attn_combine_kernel(attn_args a, decode_partials in) {
-    cu_grid_trigger();
-    cu_grid_wait();
-    CU_SHARED(float2, part, COMBINE_THREADS);
-    uint32_t head = blockIdx.x, entry = blockIdx.y;
-    uint32_t n = decode_cut_of(a, gridDim.y, entry).n; /* a block for each entry */
-    if (n <= 1 || n > in.n_splits) return;             /* decode has written the result */
-    size_t at = (size_t)entry * in.n_splits * a.n_heads + head;
-    if (threadIdx.x < n) part[threadIdx.x] = in.ml[at + (size_t)threadIdx.x * a.n_heads];
-    __syncthreads();
-    float m = -INFINITY, l = 0.0f;
-    for (uint32_t s = 0; s < n; s++) m = fmaxf(m, part[s].x);
-    float weight = threadIdx.x < n ? cu_ex2(part[threadIdx.x].x - m) : 0.0f;
-    __syncthreads();
-    part[threadIdx.x].x = weight;
-    __syncthreads();
-    for (uint32_t s = 0; s < n; s++) l = fmaf(part[s].y, part[s].x, l);
-    l += attn_sink(a, head, m);
-    const float *acc = in.acc + at * a.head_dim;
-    size_t step = (size_t)a.n_heads * a.head_dim;
-    uint16_t *out = a.out + ((size_t)a.first_row[entry] * a.n_heads + head) * a.head_dim;
-    for (uint32_t c = threadIdx.x * 2; c < a.head_dim; c += COMBINE_THREADS * 2) {
-        float x = 0.0f, y = 0.0f;
-#pragma unroll 8
-        for (uint32_t s = 0; s < n; s++) {
-            float2 v = *(const float2 *)(acc + s * step + c);
-            x = fmaf(v.x, part[s].x, x);
-            y = fmaf(v.y, part[s].x, y);
-        }
-        *(uint32_t *)(out + c) = attn_pack_t(a.t_bf16, x / l, y / l);
-    }
-}
-
-cudaError_t attn_combine(cudaStream_t stream, const attn_args &a, uint32_t n_seqs,
-                         const decode_partials &p) {
-    if (p.n_splits == 1) return cudaSuccess;
-    CU_LAUNCH_EARLY(attn_combine_kernel, dim3(a.n_heads, n_seqs), COMBINE_THREADS, 0, stream, a,
-                    p);
-    return cudaGetLastError();
+    cu_grid_wait(); /* of blocks without an item */
 }
 
 /* ---- host */
@@ -365,6 +398,12 @@ cudaError_t cu_attn_decode(cudaStream_t stream, const cu_attn *attn, const cu_ta
     if (!attn_args_valid(attn)) return cudaErrorNotSupported;
     if (!n_seqs || !n_splits) return cudaSuccess;
     attn_args a = attn_args_of(attn, tables);
+    if (a.codes.codes &&
+        (a.head_dim % 32 || a.n_heads * a.head_dim % PACKED_CHUNK || a.head_dim > CU_ATTN_HEAD))
+        return cudaErrorInvalidValue;
+    if (a.turn.on && (cu_kv_coded(&attn->kv) || a.head_dim > CU_ATTN_HEAD ||
+                      a.turn.n_dims > a.head_dim || a.turn.n_dims % 2))
+        return cudaErrorInvalidValue;
     decode_partials p;
     p.acc = (float *)partials;
     p.ml = (float2 *)(p.acc + (size_t)n_seqs * n_splits * a.n_heads * a.head_dim);
@@ -377,5 +416,5 @@ cudaError_t cu_attn_decode(cudaStream_t stream, const cu_attn *attn, const cu_ta
         : attn->kv.type == CU_BF16
             ? decode_by_head<__nv_bfloat16, ATTN_NUMBERS>(stream, a, n_seqs, p)
             : decode_by_head<__half, ATTN_NUMBERS>(stream, a, n_seqs, p);
-    return e ? e : attn_combine(stream, a, n_seqs, p);
+    return e;
 }

@@ -179,6 +179,11 @@ static __global__ void __launch_bounds__(WIDE_THREADS)
         *(float2 *)(out.acc + at * a.head_dim + c) = make_float2(acc[h][0], acc[h][1]);
         if (c == 0) out.ml[at] = make_float2(s[0].m[h], s[0].l[h]);
     }
+    CU_SHARED(uint32_t, last, 1);
+    if (!cu_last_block(a.arrived + (size_t)d.entry * a.n_heads + blockIdx.y, cut.n, last))
+        return;
+    static_assert(attn_combine_bytes(WIDE_HEADS) <= sizeof s[0].q, "shared by the sum");
+    attn_combine<WIDE_THREADS>(a, {d.entry, d.head, d.n_heads}, cut.n, out, s[0].q);
 }
 
 /* Grid: rows of tiles, heads. */
@@ -214,13 +219,12 @@ static uint32_t wide_units(const attn_args &a) {
 
 cudaError_t attn_wide_decode(cudaStream_t stream, const cu_attn &attn, const attn_args &a,
                              uint32_t n_seqs, const decode_partials &p) {
-    const cudaError_t e = wide_by_type(attn, [&](auto type) {
+    return wide_by_type(attn, [&](auto type) {
         CU_LAUNCH_EARLY((k_wide_decode<decltype(type)>),
                         dim3(n_seqs, wide_units(a), p.n_splits), WIDE_THREADS, 0, stream, a,
                         n_seqs, p);
         return cudaGetLastError();
     });
-    return e ? e : attn_combine(stream, a, n_seqs, p);
 }
 
 cudaError_t attn_wide_prefill(cudaStream_t stream, const cu_attn &attn, const attn_args &a,

@@ -23,6 +23,8 @@ typedef struct cuda_op {
     cuda_part part[3];
     const float *vec[3]; /* weights of these places that are vectors */
     const float *bias;   /* of the first of them */
+    bool
+        feeds_codes; /* the next operation alone reads its result, by packed weights that meet int8 codes */
 } cuda_op;
 
 /* One of the CUDA_DEPTH steps that can be on their way. */

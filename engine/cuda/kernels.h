@@ -49,6 +49,12 @@ typedef enum cu_out {
     CU_OUT_ADD  /* adds to float32 (the residual stream) */
 } cu_out;
 
+/* Where a kernel leaves its result quantised beside the result itself: what cu_quantize makes of it. */
+typedef struct cu_codes {
+    void *codes; /* cu_quantized_bytes; NULL: it is not quantised. No input of the kernel */
+    uint32_t *arrived; /* cu_arrived_bytes (scratch.h), zeros before and after */
+} cu_codes;
+
 /* ---- embed.cu ---- */
 
 /* out[r] = scale * w[token of row r]. out: [n_rows][n_in of w] float32. An id outside the
@@ -76,6 +82,10 @@ typedef struct cu_norm {
  * float32 or T. One block a row. cols: a multiple of 8, at most 32768. */
 cudaError_t cu_row_norm(cudaStream_t, const cu_norm *, uint32_t cols, cu_type from,
                         const void *x, void *out, cu_out kind);
+/* The norm of x, rounded to T and then quantised as cu_quantize does: the same codes. x: [n_rows][cols] float32; codes:
+ * cu_quantized_bytes. n_rows <= CU_FEW_ROWS, cols: a multiple of 32. */
+cudaError_t cu_row_norm_codes(cudaStream_t, const cu_norm *, uint32_t cols, const float *x,
+                              void *codes);
 /* Heads of each row: v: [n_rows][ld] of T, the heads at columns first_col + h * head_dim. */
 typedef struct cu_heads {
     uint32_t n_heads, head_dim, first_col, ld;
@@ -149,9 +159,9 @@ cudaError_t cu_gate_up_packed(cudaStream_t, const cu_linear *gate, const cu_line
  * n_rows does not change but for this choice. */
 cudaError_t cu_linear_quant(cudaStream_t, const cu_linear *);
 /* As cu_gate_up_few for packed w; n_rows <= CU_FEW_ROWS. gate and up of one type and shape, the
- * same in_q; out, t and ld_out are gate's. */
+ * same in_q; out, t and ld_out are gate's. With codes: n_out a multiple of 64, of a type of integer codes. */
 cudaError_t cu_gate_up_quant_few(cudaStream_t, const cu_linear *gate, const cu_linear *up,
-                                 activation);
+                                 activation, const cu_codes *);
 /* route.cu: float32 w, any n_rows; for few outputs, such as a router's, whose logits are not
  * rounded. n_in a multiple of 8. A row has the same bits for any n_rows. */
 cudaError_t cu_linear_narrow(cudaStream_t, const cu_linear *);
@@ -367,6 +377,13 @@ typedef struct cu_attn {
     /* Where kv has 4 bits: the newest KV_TAIL_TOKENS that a row sees are read here, and only
      * older ones in kv. base NULL: all are read in kv. */
     cu_kv tail;
+    /* cu_attn_decode: of all rows, up to CU_FEW_ROWS; head_dim a multiple of 32, all heads' of 64, up to CU_ATTN_HEAD.
+     * `arrived` is wanted without codes, too. */
+    cu_codes codes;
+    /* cu_attn_decode: qkv is as it was before cu_rope_append, whose work is done on the way, but for q in qkv, which
+     * is left as it is; NULL: it was done. Of K and V in 16 bits, heads of up to CU_ATTN_HEAD. */
+    const cu_rope *rope;
+    bool settled; /* with rope: no kernel of the step changes K and V of earlier positions */
 } cu_attn;
 
 /* Both: cu_attn_supports (scratch.h), else cudaErrorNotSupported. Block-table entries wholly
@@ -377,7 +394,7 @@ typedef struct cu_attn {
  * attn_decode.cu: entries of one row (entries [0, n_seqs) whose n_rows is 1; others are left
  * alone). One K/V load serves a whole GQA group (16 heads of it; larger groups read once more,
  * from L2). n_splits: cu_attn_splits(longest context) or more; partials: cu_attn_decode_bytes
- * (scratch.h), combined in order of the splits. The grid is fixed by n_seqs, n_kv_heads,
+ * (scratch.h), combined in order of the splits by the block that comes last. The grid is fixed by n_seqs, n_kv_heads,
  * n_splits and the device. */
 cudaError_t cu_attn_decode(cudaStream_t, const cu_attn *, const cu_tables *, uint32_t n_seqs,
                            uint32_t n_splits, void *partials);

@@ -41,8 +41,8 @@ CU_DEVICE void load_head(const rope_args &a, const T *h, int32_t pos, uint32_t n
         float2 cs = cos_sin(pos, a.freqs[i]);
         cs.x *= a.mscale, cs.y *= a.mscale;
         const float u = cu_to_float(h[p]), v = cu_to_float(h[q]);
-        x[p] = u * cs.x - v * cs.y;
-        x[q] = u * cs.y + v * cs.x;
+        const float2 turned = turn_pair(u, v, cs);
+        x[p] = turned.x, x[q] = turned.y;
     }
     for (uint32_t d = n_dims + lane; d < a.kv.format.head_dim; d += 32)
         x[d] = cu_to_float(h[d]);

@@ -467,19 +467,32 @@ static void place_logits(cuda_layout *l, const program *p, const engine_options 
 
 /* ---- workspace ---- */
 
+static uint32_t most_heads(const program *p) {
+    uint32_t most = 0;
+    for (uint32_t i = 0; i < p->n_ops; i++)
+        if (p->ops[i].kind == OP_ATTENTION && p->ops[i].heads.n_heads > most)
+            most = p->ops[i].heads.n_heads;
+    return most;
+}
+
 /* For the packed weights: their few input rows quantised, and the sums of blocks that share a
- * tile of outputs. */
+ * tile of outputs; and the counters of blocks that finish something together. */
 static void place_packed(cuda_layout *l, const program *p, const engine_options *o, sizer *s) {
     uint64_t most = 0;
+    uint32_t n_out = 0;
     for (uint32_t i = 0; i < p->n_weights; i++) {
         const weight *w = &p->weights[i];
         if (w->role == WEIGHT_VECTOR || !cu_matrix_is_packed(device_type(l, p, i))) continue;
         const uint64_t n = cu_quantized_bytes(FEW_ROWS, w->cols);
         if (n > most) most = n;
+        if (w->rows > n_out) n_out = w->rows;
     }
     l->quantized = place(s, most);
+    l->beside_quantized = place(s, most);
     l->split_bytes = most > 0 ? cu_split_bytes(o->max_rows) : 0;
     l->split = place(s, l->split_bytes);
+    l->arrived_bytes = cu_arrived_bytes(o->max_seqs, most_heads(p), n_out);
+    l->arrived = place(s, l->arrived_bytes);
 }
 
 /* Packed weights that meet many rows: how many slices, and the bytes of the largest. */

@@ -108,8 +108,10 @@ typedef struct cuda_layout {
     uint64_t values_at, values_bytes, logits_at, logits_bytes, workspace_at, workspace_bytes;
     uint64_t kept_at; /* within the logits: their copy; their end where none is kept */
     /* Offsets in the arena, within the workspace. */
-    uint64_t gemm, gemm_bytes, slice, slice_bytes, quantized, split, split_bytes, partials,
-        sampler, tables, tables_bytes, results, previous, freqs;
+    /* quantized: what packed weights multiply, as norms leave it; beside_quantized: as attention and gate | up do. */
+    uint64_t gemm, gemm_bytes, slice, slice_bytes, quantized, beside_quantized, split,
+        split_bytes, arrived, arrived_bytes, partials, sampler, tables, tables_bytes, results,
+        previous, freqs;
     uint64_t results_bytes;
     /* Recurrent states: slots of so many floats; 0: the program has none. */
     uint32_t n_states;

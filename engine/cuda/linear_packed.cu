@@ -291,20 +291,11 @@ template <class T> CU_DEVICE void store_sums(const packed_params<T> &p, const pa
 /* Puts the block's sums aside; true in the last block of a tile to do so. */
 template <class T>
 CU_DEVICE bool leave_partials(const packed_params<T> &p, const float *sums, uint32_t rows) {
-    CU_SHARED(uint32_t, before, 4);
+    CU_SHARED(uint32_t, last, 1);
     float *mine = p.partials + ((size_t)blockIdx.x * gridDim.y + blockIdx.y) * rows * OUTS;
     for (uint32_t i = threadIdx.x; i < p.n_rows * OUTS; i += THREADS)
         mine[i] = sums[i / OUTS * SUMS_LD + i % OUTS];
-    __threadfence();
-    __syncthreads();
-    if (threadIdx.x == 0) {
-        before[0] = atomicAdd(p.arrived + blockIdx.x, 1u);
-        if (before[0] == gridDim.y - 1) p.arrived[blockIdx.x] = 0;
-    }
-    __syncthreads();
-    if (before[0] != gridDim.y - 1) return false;
-    __threadfence();
-    return true;
+    return cu_last_block(p.arrived + blockIdx.x, gridDim.y, last);
 }
 
 /* Grid: tiles of outputs, splits of the inputs. */

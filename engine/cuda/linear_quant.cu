@@ -15,71 +15,11 @@
  * such sums for each b, one after the other, and s_a = d_a * float(sum of 16 codes). Codes of fewer than 8 bits
  * with a sign are 2^up times as large (quant_word), for which y is divided by that. */
 #include "engine/cuda/linear_quant.cuh"
-#include "engine/cuda/vec.cuh"
+#include "engine/cuda/quantize.cuh"
 
 enum { WARPS = 8, LOADS = 8 };
 
-/* Quantised activations as packed.h describes them. */
-typedef struct act_view {
-    uint8_t *codes;
-    float *scales, *sums;
-    uint32_t n_chunks;
-} act_view;
-
-static act_view act_view_of(const void *in_q, uint32_t n_in) {
-    uint8_t *p = (uint8_t *)in_q;
-    return act_view{p, (float *)(p + packed_act_scales_at(n_in)),
-                    (float *)(p + packed_act_sums_at(n_in)), packed_chunks(n_in)};
-}
-
 /* ---- quantising activations ---- */
-
-/* Eight neighbours to codes; four threads (j) share a block of 32. */
-typedef struct eight {
-    int code[8];
-    float d, s;
-} eight;
-
-CU_DEVICE eight quantize8(const float x[8]) {
-    uint32_t most = 0; /* of the bits of |x|: NaN and infinity above all numbers */
-#pragma unroll
-    for (int i = 0; i < 8; i++) most = max(most, __float_as_uint(x[i]) & 0x7fffffffu);
-    most = max(most, __shfl_xor_sync(0xffffffffu, most, 1));
-    most = max(most, __shfl_xor_sync(0xffffffffu, most, 2));
-    const float big = __uint_as_float(most);
-    const bool none = most >= 0x7f800000u || big < 0x1p-80f;
-    const float scale = none ? 0.0f : __fdiv_rn(127.0f, big);
-    eight r;
-    int sum = 0;
-#pragma unroll
-    for (int i = 0; i < 8; i++) {
-        r.code[i] = none ? 0 : __float2int_rn(x[i] * scale);
-        sum += r.code[i];
-    }
-    sum += __shfl_xor_sync(0xffffffffu, sum, 1);
-    sum += __shfl_xor_sync(0xffffffffu, sum, 2);
-    r.d = most >= 0x7f800000u ? __uint_as_float(0x7fffffffu)
-          : none              ? 0.0f
-                              : __fdiv_rn(big, 127.0f);
-    r.s = r.d * (float)sum;
-    return r;
-}
-
-/* The codes of thread j as bytes 0 and 2 (j even) or 1 and 3 (j odd) of word j / 2 of t = 0..3:
- * a thread trades half of its pairs with its neighbour and has two whole words. */
-CU_DEVICE void words_of(const eight &e, int j, uint32_t w[2]) {
-    uint32_t pair[4];
-#pragma unroll
-    for (int i = 0; i < 4; i++)
-        pair[i] = ((uint32_t)e.code[2 * i] & 255) | ((uint32_t)e.code[2 * i + 1] & 255) << 16;
-    const bool odd = j & 1;
-#pragma unroll
-    for (int i = 0; i < 2; i++) {
-        const uint32_t sent = odd ? pair[i] : pair[2 + i];
-        const uint32_t got = __shfl_xor_sync(0xffffffffu, sent, 1);
-        w[i] = odd ? got | pair[2 + i] << 8 : pair[i] | got << 8;
-    }
-}
 
 template <class T>
 static __global__ void __launch_bounds__(128)
@@ -87,21 +27,9 @@ static __global__ void __launch_bounds__(128)
     cu_grid_trigger();
     cu_grid_wait();
     const uint32_t thread = blockIdx.x * 128 + threadIdx.x, row = blockIdx.y;
-    const uint32_t block = thread / 4, c = block / 2, b = block % 2;
-    const int j = (int)(thread % 4);
     float x[8] = {};
-    if (block < n_in / PACKED_BLOCK) cu_load8(in + (size_t)row * ld + thread * 8, x);
-    const eight e = quantize8(x); /* with the whole warp */
-    uint32_t w[2];
-    words_of(e, j, w);
-    if (c >= out.n_chunks) return;
-    const size_t at = (size_t)c * PACKED_ACT_ROWS + row;
-    uint32_t *codes = (uint32_t *)(out.codes + at * 64) + 2 * b + j / 2;
-#pragma unroll
-    for (int i = 0; i < 2; i++) codes[4 * (2 * (j % 2) + i)] = w[i];
-    if (j != 0) return;
-    out.scales[at * 2 + b] = e.d;
-    out.sums[at * 2 + b] = e.s;
+    if (thread * 8 < n_in) cu_load8(in + (size_t)row * ld + thread * 8, x);
+    quantize_put(out, row, thread, x);
 }
 
 cudaError_t cu_quantize(cudaStream_t s, cu_type t, uint32_t n_rows, uint32_t n_in, uint32_t ld,
@@ -126,6 +54,8 @@ typedef struct few_params {
     uint32_t n_rows, n_out;
     activation act;
     linear_out out;
+    act_view codes; /* GATED: out quantised, too; codes NULL: not */
+    uint32_t *arrived;
 } few_params;
 
 /* A lane's part of the activations of a chunk: codes of row g, scales and sums of rows 2t and
@@ -234,6 +164,23 @@ CU_DEVICE void run_warp(few_lane<TYPE, STRIPS> at, int n, float acc[STRIPS][4]) 
     }
 }
 
+/* Quantises the 32 outputs of this block and its neighbour, by the later of the two. */
+CU_DEVICE void few_put_codes(const few_params &p) {
+    CU_SHARED(uint32_t, last, 1);
+    if (!cu_last_block(&p.arrived[blockIdx.x / 2], 2, last) || threadIdx.x >= 32) return;
+    const uint32_t row = threadIdx.x / 4, octet = blockIdx.x / 2 * 4 + threadIdx.x % 4;
+    float x[8] = {};
+    if (row < p.n_rows) {
+        const uint16_t *from = (const uint16_t *)p.out.p + (size_t)row * p.out.ld + octet * 8;
+        const uint4 v = __ldcg((const uint4 *)from);
+        if (p.out.t == CU_F16)
+            cu_unpack8(v, x, __half());
+        else
+            cu_unpack8(v, x, __nv_bfloat16());
+    }
+    quantize_put(p.codes, row, octet, x);
+}
+
 template <dtype TYPE, int STRIPS, bool GATED>
 static __global__ void __launch_bounds__(32 * WARPS) k_few(few_params p) {
     cu_grid_trigger();
@@ -278,6 +225,7 @@ static __global__ void __launch_bounds__(32 * WARPS) k_few(few_params p) {
         }
         linear_put(p.out, row, col, GATED ? cu_gated(p.act, y[0], y[1]) : y[0]);
     }
+    if (GATED && p.codes.codes) few_put_codes(p);
 }
 
 /* Two strips a block share the activations' loads; one gives small matrices more blocks. */
@@ -306,14 +254,18 @@ static cudaError_t launch_gated(cudaStream_t, const few_params &, quant_type<CU_
     return cudaErrorInvalidValue;
 }
 
-static few_params params_of(const cu_linear *a, const cu_linear *b, activation act) {
+static few_params params_of(const cu_linear *a, const cu_linear *b, activation act,
+                            const cu_codes &codes = cu_codes()) {
+    const act_view view = codes.codes ? act_view_of(codes.codes, a->w.n_out) : act_view();
     return few_params{{quant_view_of(&a->w), quant_view_of(&b->w)},
                       {a->bias, b->bias},
                       act_view_of(a->in_q, a->w.n_in),
                       a->n_rows,
                       a->w.n_out,
                       act,
-                      linear_out_of(a)};
+                      linear_out_of(a),
+                      view,
+                      codes.arrived};
 }
 
 cudaError_t cu_linear_quant(cudaStream_t s, const cu_linear *l) {
@@ -325,13 +277,15 @@ cudaError_t cu_linear_quant(cudaStream_t s, const cu_linear *l) {
 }
 
 cudaError_t cu_gate_up_quant_few(cudaStream_t s, const cu_linear *gate, const cu_linear *up,
-                                 activation act) {
+                                 activation act, const cu_codes *codes) {
     const cu_matrix *a = &gate->w, *b = &up->w;
     if (gate->n_rows == 0 || a->n_out == 0) return cudaSuccess;
     if (gate->n_rows > CU_FEW_ROWS || gate->kind != CU_OUT_T || a->type != b->type ||
         a->n_out != b->n_out || a->n_in != b->n_in)
         return cudaErrorInvalidValue;
+    if (codes->codes && (a->n_out % PACKED_CHUNK || cu_matrix_is_float(a->type)))
+        return cudaErrorInvalidValue;
     if (cu_matrix_is_float(a->type)) return cu_gate_up_packed(s, gate, up, act);
-    const few_params p = params_of(gate, up, act);
+    const few_params p = params_of(gate, up, act, *codes);
     return quant_by_type(a->type, [&](auto type) { return launch_gated(s, p, type); });
 }

@@ -159,6 +159,25 @@ static void resolve_op(cuda_engine *e, cuda_op *c, const op *o) {
     }
 }
 
+static bool reads(const op *o, value_id v) {
+    return o->in == v || o->by == v || o->residual == v;
+}
+
+static bool feeds_codes(const cuda_engine *e, uint32_t i) {
+    const uint32_t n = e->p->n_ops;
+    const value_id out = e->p->ops[i].out;
+    if (out == NO_VALUE || i + 1 == n) return false;
+    const cuda_op *next = &e->op[i + 1];
+    const op_kind k = next->o->kind;
+    if (next->o->in != out || (k != OP_LINEAR && k != OP_GATE_UP && k != OP_LOGITS))
+        return false;
+    for (uint32_t j = 0; j < next->n_parts; j++)
+        if (!cu_matrix_is_coded(next->part[j].w.type)) return false;
+    for (uint32_t j = i + 2; j < n; j++)
+        if (reads(&e->p->ops[j], out)) return false;
+    return true;
+}
+
 status cuda_load(cuda_engine *e, err *er) {
     loader g = {e, {NULL}, 0};
     status s = OK;
@@ -177,5 +196,7 @@ status cuda_load(cuda_engine *e, err *er) {
     cudaHostUnregister(e->host->bounce);
     for (uint32_t i = 0; i < e->p->n_ops && s == OK; i++)
         resolve_op(e, &e->op[i], &e->p->ops[i]);
+    for (uint32_t i = 0; i < e->p->n_ops && s == OK; i++)
+        e->op[i].feeds_codes = feeds_codes(e, i);
     return s;
 }

@@ -9,6 +9,7 @@
 
 #include "engine/cuda/cuda.h"
 #include "engine/cuda/op_list.h"
+#include "engine/cuda/packed.h"
 
 /* What the operations of one run share. */
 typedef struct lowering {
@@ -108,10 +109,57 @@ static bool is_f32(const lowering *w, value_id v) {
     return w->e->l->values[v].form == CUDA_VALUE_F32;
 }
 
+/* Do the kernels that read the weights once for a few rows take this? */
+static bool is_few(const cuda_engine *e, uint32_t n_rows) {
+    return n_rows <= CU_FEW_ROWS && !e->l->batch_invariant;
+}
+
+static bool is_fused(const lowering *w, const cuda_op *c, uint32_t n_rows);
+static bool is_decode(const lowering *w);
+
+/* Does an operation leave its result as the codes that the next one multiplies? Norms leave nothing else. */
+static bool leaves_codes(const lowering *w, const cuda_op *c) {
+    const op *o = c->o;
+    const kv_format *kv;
+    if (!c->feeds_codes || !is_few(w->e, rows_of(w, o->out))) return false;
+    switch (o->kind) {
+    case OP_NORM: return o->residual == NO_VALUE && is_f32(w, o->in) && !is_f32(w, o->out);
+    case OP_GATE_UP:
+        return cols_of(w, o->out) % PACKED_CHUNK == 0 &&
+               cu_matrix_is_coded(c->part[0].w.type) && is_fused(w, c, rows_of(w, o->out));
+    case OP_ATTENTION:
+        kv = &w->e->l->kv[w->e->p->layer_group[o->layer]];
+        return is_decode(w) && cols_of(w, o->out) % PACKED_CHUNK == 0 &&
+               kv->head_dim % PACKED_BLOCK == 0 && kv->head_dim <= CU_ATTN_HEAD &&
+               !kv->k.word_bytes;
+    default: return false;
+    }
+}
+
+/* Where an operation leaves codes. What it multiplies itself is elsewhere. */
+static void *codes_at(const lowering *w, const cuda_op *c) {
+    const cuda_layout *l = w->e->l;
+    return cuda_at(w->e, c->o->kind == OP_NORM ? l->quantized : l->beside_quantized);
+}
+
+static cu_codes codes_of(const lowering *w, const cuda_op *c) {
+    return cu_codes{leaves_codes(w, c) ? codes_at(w, c) : NULL,
+                    (uint32_t *)cuda_at(w->e, w->e->l->arrived)};
+}
+
+/* The operation before, if it has left the codes of this one's input; else NULL. */
+static const cuda_op *codes_from(const lowering *w, const cuda_op *c) {
+    if (c == w->e->op || c[-1].o->out != c->o->in) return NULL;
+    return leaves_codes(w, c - 1) ? c - 1 : NULL;
+}
+
 /* The sum with a residual stream stands where that does (layout.c). */
 static cudaError_t run_norm(const lowering *w, const cuda_op *c) {
     const op *o = c->o;
     const cu_norm n = {w->e->l->t, rows_of(w, o->in), o->norm.eps, c->vec[0]};
+    if (leaves_codes(w, c))
+        return cu_row_norm_codes(w->s, &n, cols_of(w, o->in), (const float *)value_at(w, o->in),
+                                 codes_at(w, c));
     const cu_out kind = o->residual != NO_VALUE ? CU_OUT_ADD
                         : is_f32(w, o->out)     ? CU_OUT_F32
                                                 : CU_OUT_T;
@@ -149,11 +197,6 @@ static cudaError_t run_gather(const lowering *w, const cuda_op *c) {
 
 static bool is_packed(const cuda_part *p) {
     return cu_matrix_is_packed(p->w.type);
-}
-
-/* Do the kernels that read the weights once for a few rows take this? */
-static bool is_few(const cuda_engine *e, uint32_t n_rows) {
-    return n_rows <= CU_FEW_ROWS && !e->l->batch_invariant;
 }
 
 static cu_linear linear_of(const lowering *w, const cuda_part *p, uint32_t n_rows,
@@ -213,13 +256,18 @@ static cudaError_t run_part(const lowering *w, const cu_linear *l, uint32_t unit
     return is_few(w->e, l->n_rows) ? cu_linear_few(w->s, l) : run_gemm(w, l, unit);
 }
 
-/* Quantises the input of an operation that has packed weights, for few rows. */
+/* Where the input's codes are, of an operation with packed weights. */
+static const void *input_codes(const lowering *w, const cuda_op *c) {
+    const cuda_op *from = codes_from(w, c);
+    return from ? codes_at(w, from) : cuda_at(w->e, w->e->l->quantized);
+}
+
+/* Quantises the input of an operation that has packed weights, for few rows, where the one before has not. */
 static cudaError_t quantize_input(const lowering *w, const cuda_op *c, uint32_t n_rows) {
     const cuda_engine *e = w->e;
-    bool packed = false;
-    for (uint32_t i = 0; i < c->n_parts; i++)
-        packed |= is_packed(&c->part[i]) && !cu_matrix_is_float(c->part[i].w.type);
-    if (!packed || !is_few(e, n_rows)) return cudaSuccess;
+    bool coded = false;
+    for (uint32_t i = 0; i < c->n_parts; i++) coded |= cu_matrix_is_coded(c->part[i].w.type);
+    if (!coded || !is_few(e, n_rows) || codes_from(w, c)) return cudaSuccess;
     const uint32_t n_in = c->part[0].w.n_in;
     return cu_quantize(w->s, e->l->t, n_rows, n_in, n_in, input_at(w, c),
                        cuda_at(e, e->l->quantized));
@@ -234,6 +282,7 @@ static cudaError_t run_parts(const lowering *w, const cuda_op *c, void *out, uin
         const cuda_part *p = &c->part[i];
         cu_linear l = linear_of(w, p, n, input_at(w, c));
         l.out = (char *)out + (size_t)p->first_col * width;
+        l.in_q = input_codes(w, c);
         l.ld_out = ld_out, l.kind = kind;
         e = run_part(w, &l, unit_of(w, c->o->in));
     }
@@ -264,6 +313,7 @@ static void gate_and_up(const lowering *w, const cuda_op *c, uint32_t n_rows, cu
         const cuda_part *p = &c->part[joined ? 0 : i];
         l[i] = linear_of(w, p, n_rows, input_at(w, c));
         l[i].out = value_at(w, c->o->out);
+        l[i].in_q = input_codes(w, c);
         l[i].ld_out = n, l[i].kind = CU_OUT_T;
         l[i].w.n_out = n;
         if (!joined || i == 0) continue;
@@ -280,7 +330,8 @@ static cudaError_t run_gate_up_fused(const lowering *w, const cuda_op *c, uint32
     if (!is_few(w->e, n_rows)) return cu_gate_up_packed(w->s, &l[0], &l[1], act);
     if (!is_packed(&c->part[0])) return cu_gate_up_few(w->s, &l[0], &l[1], act);
     const cudaError_t e = quantize_input(w, c, n_rows);
-    return e == cudaSuccess ? cu_gate_up_quant_few(w->s, &l[0], &l[1], act) : e;
+    const cu_codes codes = codes_of(w, c);
+    return e == cudaSuccess ? cu_gate_up_quant_few(w->s, &l[0], &l[1], act, &codes) : e;
 }
 
 static bool is_fused(const lowering *w, const cuda_op *c, uint32_t n_rows) {
@@ -417,7 +468,22 @@ static cudaError_t run_head_norm(const lowering *w, const cuda_op *c) {
     return ce;
 }
 
-static cudaError_t run_rope(const lowering *w, const cuda_op *c) {
+/* Is each entry of the step one row, which decode attention computes? */
+static bool is_decode(const lowering *w) {
+    return w->run->singles && w->run->shape.n_tiles == 0;
+}
+
+/* Does the attention behind a rotation do its work, too? */
+static bool turns_within(const lowering *w, const cuda_op *c) {
+    if (c + 1 == w->e->op + w->e->p->n_ops || c[1].o->kind != OP_ATTENTION) return false;
+    const op *next = c[1].o;
+    const kv_format *kv = &w->e->l->kv[w->e->p->layer_group[c->o->layer]];
+    const bool tempered = next->attention.temperature != 0 && next->attention.temperature_len;
+    return next->in == c->o->out && is_decode(w) && !kv->k.word_bytes && !tempered &&
+           kv->head_dim <= CU_ATTN_HEAD;
+}
+
+static cu_rope rope_of(const lowering *w, const cuda_op *c) {
     const cuda_engine *e = w->e;
     const uint32_t table = c->o->rope.table;
     const rope_config *r = &e->p->rope[table];
@@ -430,6 +496,12 @@ static cudaError_t run_rope(const lowering *w, const cuda_op *c) {
     a.freqs = (const cu_freq *)cuda_at(e, e->l->freqs) + (size_t)table * e->l->rope_pairs;
     a.mscale = e->host->rope_scale[table];
     a.q_alone = c->o->heads.n_kv_heads == 0;
+    return a;
+}
+
+static cudaError_t run_rope(const lowering *w, const cuda_op *c) {
+    if (turns_within(w, c)) return cudaSuccess;
+    const cu_rope a = rope_of(w, c);
     if (cu_kv_coded(&a.kv)) return cu_append_codes(w->s, &a, &w->tables, w->run->shape.n_rows);
     return cu_rope_append(w->s, &a, &w->tables, w->run->shape.n_rows);
 }
@@ -445,6 +517,14 @@ static cudaError_t run_attention(const lowering *w, const cuda_op *c) {
     a.out = value_at(w, c->o->out);
     a.n_heads = c->o->heads.n_heads;
     a.scale = x->scale, a.window = x->window, a.cap = x->cap, a.sinks = c->vec[0];
+    a.codes = codes_of(w, c);
+    cu_rope rope;
+    if (c > e->op && c[-1].o->kind == OP_ROPE_APPEND && turns_within(w, c - 1)) {
+        rope = rope_of(w, c - 1);
+        a.rope = &rope;
+        /* q alone: another layer of this step has appended what is read. */
+        a.settled = r->shape.n_copies == 0 && !rope.q_alone;
+    }
     cudaError_t ce = cudaSuccess;
     if (x->temperature != 0 && x->temperature_len)
         ce = cu_temper(w->s, a.t, &w->tables, r->shape.n_rows, a.n_heads * c->o->heads.head_dim,

@@ -66,6 +66,10 @@ static inline bool cu_matrix_is_packed(dtype t) {
 static inline bool cu_matrix_is_float(dtype t) {
     return t == CU_F8;
 }
+/* Those that meet int8 activations, in few rows. */
+static inline bool cu_matrix_is_coded(dtype t) {
+    return cu_matrix_is_packed(t) && !cu_matrix_is_float(t);
+}
 /* Rows of a packed matrix are stored in multiples of this: a tile of its layout. */
 enum { CU_STORE_ROWS = 64 };
 

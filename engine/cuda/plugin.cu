@@ -187,6 +187,8 @@ static status fill_constants(cuda_engine *e, err *er) {
         ce = cudaMemsetAsync(cuda_at(e, l->previous), 0xff, l->freqs - l->previous, e->stream);
     if (ce == cudaSuccess)
         ce = cudaMemsetAsync(cuda_at(e, l->results), 0, l->results_bytes, e->stream);
+    if (ce == cudaSuccess)
+        ce = cudaMemsetAsync(cuda_at(e, l->arrived), 0, l->arrived_bytes, e->stream);
     if (ce == cudaSuccess && l->split_bytes)
         ce = cudaMemsetAsync(cuda_at(e, l->split), 0, CU_SPLIT_COUNTERS, e->stream);
     if (ce == cudaSuccess) ce = cudaStreamSynchronize(e->stream);

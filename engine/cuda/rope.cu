@@ -42,16 +42,16 @@ CU_DEVICE void pairs_store(T *head, uint32_t i, uint32_t half, const float a[P],
 template <class T, class K, int P, bool HALVES>
 static __global__ void __launch_bounds__(THREADS) k_rope_append(rope_args a) {
     cu_grid_trigger();
-    cu_grid_wait();
     CU_SHARED(float2, turn, MAX_PAIRS);
     const int32_t pos = a.tables.pos[blockIdx.x];
-    if (pos < 0) return;
     const kv_format &f = a.kv.format;
     const uint32_t half = a.n_dims / 2, hd = f.head_dim, n_kv = a.q_alone ? 0 : f.n_kv_heads;
     for (uint32_t i = threadIdx.x; i < half; i += THREADS) {
         float2 cs = cos_sin(pos, a.freqs[i]);
         turn[i] = make_float2(cs.x * a.mscale, cs.y * a.mscale);
     }
+    cu_grid_wait(); /* angles are the tables' alone */
+    if (pos < 0) return;
     char *parts = a.q_alone ? NULL : cache_parts(a, a.kv, blockIdx.x, (uint32_t)pos);
     const uint32_t token = (uint32_t)pos & (f.block_tokens - 1);
     const uint32_t k_at = kv_k_group_at(&f, token), v_at = kv_v_token_at(&f, token);
@@ -67,10 +67,8 @@ static __global__ void __launch_bounds__(THREADS) k_rope_append(rope_args a) {
         pairs_load<T, P, HALVES>(row + h * hd, i, half, x, y);
 #pragma unroll
         for (int k = 0; k < P; k++) {
-            const float2 cs = turn[i + k];
-            const float v = x[k];
-            x[k] = v * cs.x - y[k] * cs.y;
-            y[k] = v * cs.y + y[k] * cs.x;
+            const float2 v = turn_pair(x[k], y[k], turn[i + k]);
+            x[k] = v.x, y[k] = v.y;
         }
         if (h < a.n_heads)
             pairs_store<T, P, HALVES>(row + h * hd, i, half, x, y);

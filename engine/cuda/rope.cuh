@@ -27,6 +27,13 @@ CU_DEVICE float2 cos_sin(int32_t pos, cu_freq f) {
     return make_float2(quadrant == 1 || quadrant == 2 ? -a : a, quadrant >= 2 ? -b : b);
 }
 
+/* Two dimensions that turn together, by the cosine and sine cs: products are rounded, so that all who rotate have the
+ * same bits. */
+CU_DEVICE float2 turn_pair(float x, float y, float2 cs) {
+    return make_float2(__fsub_rn(__fmul_rn(x, cs.x), __fmul_rn(y, cs.y)),
+                       __fadd_rn(__fmul_rn(x, cs.y), __fmul_rn(y, cs.x)));
+}
+
 /* A cu_rope and its tables as the kernel takes them. */
 struct rope_args : cu_rope {
     cu_tables tables;

@@ -87,6 +87,13 @@ static inline uint64_t cu_attn_decode_most_bytes(uint32_t max_seqs, uint32_t con
     return a > b ? a : b;
 }
 
+/* Counters of blocks that finish something together: one for each entry and query head of attention, and for 32
+ * outputs of a matrix. Zeros between kernels, so all share them. */
+static inline uint64_t cu_arrived_bytes(uint32_t n_seqs, uint32_t n_heads, uint32_t n_out) {
+    const uint64_t a = (uint64_t)n_seqs * n_heads, b = n_out / 32 + 1;
+    return cu_align256(4 * (a > b ? a : b));
+}
+
 enum {
     CU_CONV_MOST = 8,           /* positions that a convolution sees at most */
     CU_RECUR_DIM = 256,         /* of keys or values of a head that has a matrix as its state */

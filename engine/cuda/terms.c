@@ -74,7 +74,8 @@ void cuda_layout_terms(const cuda_layout *l, const program *p, const engine_opti
     device_term(t, MEM_WORKSPACE, l->slice - l->gemm, "workspace of cuBLASLt");
     device_term(t, MEM_WORKSPACE, l->quantized - l->slice, "packed weights as 16-bit slices");
     device_term(t, MEM_WORKSPACE, l->split - l->quantized, "quantised activations");
-    device_term(t, MEM_WORKSPACE, l->partials - l->split, "sums of split matrices");
+    device_term(t, MEM_WORKSPACE, l->arrived - l->split, "sums of split matrices");
+    device_term(t, MEM_WORKSPACE, l->partials - l->arrived, "counters of blocks");
     device_term(t, MEM_WORKSPACE, l->sampler - l->partials, "attention of split sequences");
     device_term(t, MEM_WORKSPACE, l->tables - l->sampler, "scratch of the sampler");
     device_term(t, MEM_WORKSPACE, l->workspace_at + l->workspace_bytes - l->tables,

@@ -97,6 +97,21 @@ CU_DEVICE float cu_block_sum(float v, float *part) {
     return cu_warp_sum(lane < n_warps ? part[lane] : 0.0f);
 }
 
+/* ---- what several blocks do together: the last one to come finishes. True in all threads of the last of n blocks
+ * at *count, which is zero before and after; it sees what the others wrote before, by loads past L1 (__ldcg). flag:
+ * shared (CUDA C++ Programming Guide, "Memory Fence Functions"). */
+CU_DEVICE bool cu_last_block(uint32_t *count, uint32_t n, uint32_t *flag) {
+    __threadfence();
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        *flag = atomicAdd(count, 1u) + 1 == n;
+        if (*flag) *count = 0;
+    }
+    __syncthreads();
+    if (*flag) __threadfence();
+    return *flag != 0;
+}
+
 /* act(g) * u. GELU in its tanh form is x / (1 + e^(-2v)), v = sqrt(2 / pi) (x + 0.044715 x^3)
  * (Hendrycks and Gimpel, "Gaussian error linear units", section 2). */
 CU_DEVICE float cu_gated(activation act, float g, float u) {

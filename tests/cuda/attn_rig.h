@@ -174,6 +174,7 @@ struct rig {
     rig_array<uint16_t> qkv, kv, tail, out;
     rig_array<int32_t> first_row, rows, first_pos, blocks, tail_blocks, tiles;
     rig_array<float> partials, sinks;
+    rig_array<uint32_t> arrived;
     cudaStream_t stream;
     cu_attn attn;
     cu_tables tables;
@@ -197,6 +198,8 @@ struct rig {
         attn.scale = m.scale();
         attn.window = m.window;
         attn.cap = m.cap;
+        arrived.put(std::vector<uint32_t>(entries.size() * m.n_heads()));
+        attn.codes.arrived = arrived.at;
         if (m.sinks) {
             std::vector<float> of_heads;
             for (uint32_t h = 0; h < m.n_heads(); h++) of_heads.push_back(m.sink(h));
@@ -339,7 +342,9 @@ struct rig {
         partials.put(std::vector<float>(
             cu_attn_decode_bytes(n, splits, m.n_heads(), m.head_dim) / 4, NAN));
         CUDA_OK(cu_attn_decode(stream, &attn, &tables, n, splits, partials.at));
-        return finish();
+        std::vector<uint16_t> v = finish();
+        for (uint32_t count : arrived.get(n * m.n_heads())) ck_assert_uint_eq(count, 0);
+        return v;
     }
 
     /* Tiles of every entry of at least min_rows rows, step rows apart, from the last entry. */

@@ -224,6 +224,93 @@ START_TEST(a_captured_step_follows_its_tables) {
 }
 END_TEST
 
+/* Splits and whole rows, heads in one unit and in two, an entry that is left alone. */
+START_TEST(results_are_left_quantised_too) {
+    for (cu_type t : {CU_F16, CU_BF16})
+        for (rig_model m : {model_of(64, 2, 3, t, t, 16), model_of(128, 1, 20, t, CU_F16, 16),
+                            model_of(32, 2, 1, t, t, 16)}) {
+            rig r(m, {{1, 600, 1}, {2, 30, 1}, {3, 0, 1}, {4, 130, 1}});
+            const uint32_t cols = m.n_heads() * m.head_dim, n = 4;
+            const size_t bytes = cu_quantized_bytes(n, cols);
+            rig_array<uint8_t> got, want;
+            got.put(std::vector<uint8_t>(bytes)), want.put(std::vector<uint8_t>(bytes));
+            r.attn.codes.codes = got.at;
+            rig_check(r, r.decode(), rig_single);
+            CUDA_OK(cu_quantize(r.stream, m.t, n, cols, cols, r.out.at, want.at));
+            CUDA_OK(cudaStreamSynchronize(r.stream));
+            ck_assert(got.get(bytes) == want.get(bytes));
+        }
+    rig r(model_of(80, 1, 1, CU_F16, CU_F16, 16), {{1, 5, 1}});
+    r.attn.codes.codes = r.out.at;
+    ck_assert(cu_attn_decode(r.stream, &r.attn, &r.tables, 1, 1, r.partials.at) ==
+              cudaErrorInvalidValue);
+}
+END_TEST
+
+/* Decode attention that rotates and appends against the two kernels that do so one after the other: the same bits of
+ * the results and of the cache, where the newest row was not before. */
+static void check_turns(rig_model m, rope_pairing pairing, uint32_t n_dims, bool q_alone) {
+    const uint32_t n = 4;
+    rig a(m, {{1, 600, 1}, {2, 30, 1}, {3, 0, 1}, {4, 130, 1}}),
+        b(m, {{1, 600, 1}, {2, 30, 1}, {3, 0, 1}, {4, 130, 1}});
+    std::vector<uint16_t> rows = a.qkv.get(n * a.ld() + 8), cache = a.kv.get(a.kv.n);
+    for (size_t i = 0; i < rows.size(); i++)
+        rows[i] = rig_round(m.t, 2 * sinf(0.37f * (float)i * (float)i));
+    for (size_t i = 0; i < 4 && !q_alone; i++) { /* nothing is at the newest positions yet */
+        const rig_entry &e = a.entries[i];
+        const kv_format f = m.format();
+        const size_t block = (size_t)a.table[i * a.table_stride + (uint32_t)e.first_pos / 16];
+        for (uint32_t h = 0; h < m.n_kv_heads; h++)
+            for (uint32_t d = 0; d < m.head_dim; d++) {
+                uint16_t *part = &cache[block * a.block_elements(f) + h * f.part_bytes / 2];
+                const uint32_t token = (uint32_t)e.first_pos % 16;
+                part[kv_k_code(&f, token, d).at / 2] = part[kv_v_code(&f, token, d).at / 2] =
+                    RIG_NAN;
+            }
+    }
+    std::vector<cu_freq> freqs(1);
+    for (uint32_t i = 0; i < n_dims / 2; i++)
+        freqs.push_back({(float)pow(1e4, -2.0 * i / n_dims), 1e-9f});
+    rig_array<cu_freq> f;
+    f.put(freqs);
+    std::vector<int32_t> pos, entry;
+    for (size_t i = 0; i < n; i++)
+        pos.push_back(a.entries[i].first_pos), entry.push_back((int32_t)i);
+    rig_array<int32_t> dpos, dentry;
+    dpos.put(pos), dentry.put(entry);
+    for (rig *r : {&a, &b}) {
+        r->qkv.put(rows), r->kv.put(cache);
+        r->tables.pos = dpos.at, r->tables.entry = dentry.at;
+    }
+    cu_rope rope = {a.attn.kv, m.t,      a.qkv.at, a.ld(),  m.n_heads(), pairing,
+                    n_dims,    f.at + 1, 1.25f,    cu_kv(), q_alone};
+    CUDA_OK(cu_rope_append(a.stream, &rope, &a.tables, n));
+    const std::vector<uint16_t> want = a.decode();
+    rope.kv = b.attn.kv, rope.qkv = b.qkv.at;
+    b.attn.rope = &rope;
+    for (bool settled : {true, false}) {
+        b.kv.put(cache);
+        b.attn.settled = settled;
+        ck_assert(b.decode() == want);
+        ck_assert(b.kv.get(b.kv.n) == a.kv.get(a.kv.n));
+    }
+    ck_assert(b.qkv.get(rows.size()) == rows);
+}
+
+START_TEST(rotating_and_appending_within_attention_changes_no_bit) {
+    for (cu_type t : {CU_F16, CU_BF16}) {
+        check_turns(model_of(64, 2, 3, t, CU_F16, 16), ROPE_HALVES, 64, false);
+        check_turns(model_of(128, 1, 20, t, t, 16), ROPE_ADJACENT, 128, false);
+        check_turns(model_of(96, 2, 1, t, CU_BF16, 16), ROPE_HALVES, 36, false);
+        check_turns(model_of(80, 1, 2, t, t, 16), ROPE_ADJACENT, 22, true);
+        check_turns(model_of(256, 1, 2, t, t, 16), ROPE_HALVES, 0, false);
+    }
+    rig_model windowed = model_of(64, 1, 4, CU_F16, CU_F16, 16);
+    windowed.window = 40;
+    check_turns(windowed, ROPE_HALVES, 64, false);
+}
+END_TEST
+
 START_TEST(what_the_kernels_cannot_do_is_refused) {
     rig r(model_of(64, 1, 1, CU_F16, CU_F16, 16), {{1, 5, 1}});
     cu_attn a = r.attn;
@@ -268,4 +355,6 @@ CHECK_MAIN("attn_decode", every_head_size_and_type_agrees_with_float64,
            an_entry_that_lacks_splits_is_not_a_number,
            a_sequence_gets_the_same_bits_alone_and_amid_others,
            more_items_than_blocks_agree_with_float64, a_captured_step_follows_its_tables,
+           results_are_left_quantised_too,
+           rotating_and_appending_within_attention_changes_no_bit,
            what_the_kernels_cannot_do_is_refused)

@@ -158,10 +158,35 @@ START_TEST(gate_and_up_together_are_the_two_alone) {
             cu_linear a = linear_of(gate.w, x, n_rows, out, CU_OUT_T), b = a;
             a.in_q = b.in_q = q.bytes.p;
             b.w = up.w;
-            CUDA_OK(cu_gate_up_quant_few(0, &a, &b, act));
+            const cu_codes none = {};
+            CUDA_OK(cu_gate_up_quant_few(0, &a, &b, act, &none));
             const std::vector<float> got = out.get();
             assert_gated(type, t, act, g, u, got);
         }
+}
+END_TEST
+
+START_TEST(gate_and_up_leave_the_codes_of_their_result_too) {
+    EACH_INT8(type)
+    for (uint32_t n_out : {64u, 192u}) {
+        const uint32_t n_rows = 8, n_in = inputs_for(type, 96);
+        const cu_type t = n_out == 64 ? CU_F16 : CU_BF16;
+        file_matrix fg(type, n_out, n_in, 41), fu(type, n_out, n_in, 43);
+        device_matrix gate(fg, type), up(fu, type);
+        inputs x(t, n_rows, n_in, 47);
+        quantized q(x, n_rows);
+        guarded_out out(t, n_rows, n_out, 8);
+        cu_linear a = linear_of(gate.w, x, n_rows, out, CU_OUT_T), b = a;
+        a.in_q = b.in_q = q.bytes.p;
+        b.w = up.w;
+        device<uint8_t> got(cu_quantized_bytes(n_rows, n_out)), want(got.n);
+        device<uint32_t> arrived(std::vector<uint32_t>(n_out / 32));
+        const cu_codes codes = {got.p, arrived.p};
+        CUDA_OK(cu_gate_up_quant_few(0, &a, &b, ACT_SILU, &codes));
+        CUDA_OK(cu_quantize(0, t, n_rows, n_out, a.ld_out, a.out, want.p));
+        ck_assert(got.get() == want.get());
+        for (uint32_t count : arrived.get()) ck_assert_uint_eq(count, 0);
+    }
 }
 END_TEST
 
@@ -187,12 +212,17 @@ START_TEST(what_cannot_be_done_is_refused_and_nothing_is_done_for_no_rows) {
     guarded_out out(CU_F32, 9, 16);
     cu_linear l = linear_of(m.w, x, 0, out, CU_OUT_F32);
     CUDA_OK(cu_linear_quant(0, &l));
-    CUDA_OK(cu_gate_up_quant_few(0, &l, &l, ACT_SILU));
+    cu_codes codes = {};
+    CUDA_OK(cu_gate_up_quant_few(0, &l, &l, ACT_SILU, &codes));
     CUDA_OK(cu_quantize(0, CU_F16, 0, 64, 64, x.on_device.p, out.bytes.p));
     ck_assert(cu_quantize(0, CU_F16, 9, 64, 64, x.on_device.p, out.bytes.p) ==
               cudaErrorInvalidValue);
     l.n_rows = 1;
-    ck_assert(cu_gate_up_quant_few(0, &l, &l, ACT_SILU) == cudaErrorInvalidValue); /* F32 */
+    ck_assert(cu_gate_up_quant_few(0, &l, &l, ACT_SILU, &codes) ==
+              cudaErrorInvalidValue); /* F32 */
+    l.kind = CU_OUT_T, codes.codes = out.bytes.p;
+    ck_assert(cu_gate_up_quant_few(0, &l, &l, ACT_SILU, &codes) ==
+              cudaErrorInvalidValue); /* 16 outputs */
     l.w.type = DT_F16;
     ck_assert(cu_linear_quant(0, &l) == cudaErrorInvalidValue);
     for (float v : out.get()) SWEEP(v == OUT_BEFORE);
@@ -204,6 +234,7 @@ CHECK_MAIN("quant_few", activations_are_quantised_as_on_the_cpu,
            every_output_is_the_documented_sum_bit_for_bit,
            matrices_with_many_outputs_have_the_same_bits,
            results_are_within_the_stated_error_of_float64, every_kind_of_output_and_a_bias,
-           gate_and_up_together_are_the_two_alone, f8_meets_activations_of_16_bits,
+           gate_and_up_together_are_the_two_alone,
+           gate_and_up_leave_the_codes_of_their_result_too, f8_meets_activations_of_16_bits,
            a_nan_reaches_every_output_of_its_row_and_no_other_row,
            what_cannot_be_done_is_refused_and_nothing_is_done_for_no_rows)

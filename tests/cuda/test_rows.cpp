@@ -44,6 +44,39 @@ START_TEST(gather_copies_the_rows_asked_for) {
 }
 END_TEST
 
+/* Bytes of two results of cu_quantize for rows of n_in columns, all of whose rows are there. */
+static void assert_same_codes(const device<uint8_t> &a, const device<uint8_t> &b) {
+    const std::vector<uint8_t> x = a.get(), y = b.get();
+    SWEEP(memcmp(x.data(), y.data(), x.size()) == 0);
+}
+
+START_TEST(a_norm_leaves_the_codes_that_quantising_it_gives) {
+    ALL_TYPES(t) for (uint32_t cols : {32u, 64u, 96u, 576u, 4096u, 5120u, 8224u, 16416u}) {
+        const uint32_t n_rows = 8; /* with fewer the others are undefined */
+        rng r = {cols};
+        std::vector<float> x = r.normals((size_t)n_rows * cols, 3);
+        x[5] = NAN, x[cols] = 1e30f;
+        for (uint32_t c = 0; c < cols; c++) x[2 * cols + c] = 0;
+        device<float> dx(x), dw(r.normals(cols));
+        device<uint16_t> out(x.size());
+        for (const float *w : {(const float *)dw.p, (const float *)NULL}) {
+            device<uint8_t> got(cu_quantized_bytes(n_rows, cols)), want(got.n);
+            const cu_norm norm = {t, n_rows, 1e-5f, w};
+            CUDA_OK(cudaMemset(got.p, 0, got.n));
+            CUDA_OK(cudaMemset(want.p, 0, want.n));
+            CUDA_OK(cu_row_norm(0, &norm, cols, CU_F32, dx.p, out.p, CU_OUT_T));
+            CUDA_OK(cu_quantize(0, t, n_rows, cols, cols, out.p, want.p));
+            CUDA_OK(cu_row_norm_codes(0, &norm, cols, dx.p, got.p));
+            assert_same_codes(got, want);
+        }
+    }
+    const cu_norm many = {CU_F16, 9, 0, NULL}, none = {CU_F16, 0, 0, NULL};
+    ck_assert(cu_row_norm_codes(0, &many, 64, NULL, NULL) == cudaErrorInvalidValue);
+    ck_assert(cu_row_norm_codes(0, &none, 48, NULL, NULL) == cudaErrorInvalidValue);
+    CUDA_OK(cu_row_norm_codes(0, &none, 64, NULL, NULL));
+}
+END_TEST
+
 START_TEST(the_norm_of_a_row_is_as_the_formula_says) {
     ALL_TYPES(t) for (uint32_t cols : widths) {
         const uint32_t n_rows = 3;
@@ -279,9 +312,9 @@ START_TEST(shapes_that_no_kernel_takes_are_refused) {
 END_TEST
 
 CHECK_MAIN("rows", embedding_reads_the_rows_of_tokens_and_of_what_was_drawn,
-           gather_copies_the_rows_asked_for, the_norm_of_a_row_is_as_the_formula_says,
-           a_norm_may_be_added_to_the_residual_stream, norms_of_every_form_are_the_same_norm,
-           an_embedding_may_be_added_to_a_value,
+           gather_copies_the_rows_asked_for, a_norm_leaves_the_codes_that_quantising_it_gives,
+           the_norm_of_a_row_is_as_the_formula_says, a_norm_may_be_added_to_the_residual_stream,
+           norms_of_every_form_are_the_same_norm, an_embedding_may_be_added_to_a_value,
            a_row_has_the_same_norm_whatever_rows_are_beside_it,
            norms_of_heads_leave_the_other_columns_alone, the_gate_is_silu_or_gelu_times_up,
            a_clamped_gate_is_as_the_formula_says,
