@@ -5,7 +5,7 @@ tokens per second that are PREDICTED, not measured, beside the limit that the me
     tools/cuda_model.py kernels [--sm 90]     registers, what is spilled, and the hot loops
     tools/cuda_model.py check [--write]       fails where a kernel spills, or where its instructions a byte are 5% more
                                               than in tools/cuda_kernels.json; --write makes that file
-    tools/cuda_model.py predict [--card h100-80g,h200] [--types bf16,q4_0] [--batch 1,8] [--context 1024]
+    tools/cuda_model.py predict [--card h100-80g,h200] [--types bf16,q4_0] [--batch 1,8] [--context 1024] [--apart]
     tools/cuda_model.py error                 predictions against bench/results/cuda-*.json
 
 It needs nvcc ($NVCC, /usr/local/cuda/bin/nvcc) and cuobjdump ($CUOBJDUMP, PATH, beside nvcc, or PyPI's
@@ -17,7 +17,8 @@ The model. A step is a sequence of kernels. One that reads b bytes takes
 
 The second is what the multiprocessors can issue: 4 instructions of a warp a clock, a share `issue` of them in practice. Overhead, read rate
 (a share of the datasheet's) and issue are fitted on the operations measured on an H100, by their type of weights; all
-else follows from shapes. Steps of 9 and more rows with weights of 16 bits are the library's, of packed ones k_packed's."""
+else follows from shapes. Kernels that are parts of others now (rotation, the sum over splits, quantising) count nothing;
+--apart counts each, as in the steps that were measured. Steps of 9 and more rows with weights of 16 bits are the library's, of packed ones k_packed's."""
 
 import argparse
 import json
@@ -329,17 +330,20 @@ class Model:
         slots = per_weight_byte(self.kernels, kind, rows) * size
         return self.overhead + max(bytes_us, slots / (sms * 4 * CLOCK * self.issue) * 1e6)
 
-    def attention(self, rows, context, rate):
-        """K and V of one layer read once; what a decode step of one row takes at least was measured."""
-        least = self.times("attn_decode", "bf16", 1)[0]
+    def attention(self, rows, context, rate, apart):
+        """K and V of one layer read once; what a decode step of one row takes at least was measured, with a kernel of
+        its own that sums over splits."""
+        least = self.times("attn_decode", "bf16", 1)[0] - (0 if apart else self.overhead)
         return max(least, self.overhead + rows * context * KV_ROW * 2 / (self.share * rate * 1e3))
 
-    def step(self, kind, rows, context, card):
+    def step(self, kind, rows, context, card, apart=False):
         """Milliseconds of a decode step, and the limit: all bytes at the datasheet's rate."""
         sms, rate = self.cards[card]
         layer = sum(self.matrix(op, shape, kind, rows, sms, rate) for op, shape in MATRICES.items())
-        layer += self.attention(rows, context, rate) + 2 * self.small["add_norm"] + self.small["rope_append"]
-        if kind not in ("bf16", "f16", "f8") and rows <= FEW:
+        layer += self.attention(rows, context, rate, apart) + 2 * self.small["add_norm"]
+        if apart:
+            layer += self.small["rope_append"]
+        if apart and kind not in ("bf16", "f16", "f8") and rows <= FEW:
             layer += 4 * self.small["quantize"]
         if rows > FEW:
             layer += self.small["gate"]
@@ -363,7 +367,7 @@ def predict(args):
             if kind not in BITS:
                 sys.exit(f"cuda_model: no type {kind}; there are {', '.join(BITS)}")
             for rows in map(int, args.batch.split(",")):
-                ms, floor = m.step(kind, rows, args.context, card)
+                ms, floor = m.step(kind, rows, args.context, card, args.apart)
                 print(f"{card:12} {kind:7} {rows:5} {1e3 * rows / ms:19.0f} {1e3 * rows / floor:15.0f} {floor / ms:6.0%}")
     return 0
 
@@ -380,7 +384,7 @@ def error(args):
             for row in json.loads((RESULTS / name.format(kind)).read_text())["rows"]:
                 if row["case"] != "decode" or row["batch"] > 64:
                     continue
-                ms, _ = m.step(kind, row["batch"], row["context"], card)
+                ms, _ = m.step(kind, row["batch"], row["context"], card, apart=True)
                 off = ms / row["ms"] - 1
                 # Measured before k_packed, by a kernel that is gone.
                 gone = kind == "q4_0" and row["batch"] > FEW
@@ -402,6 +406,7 @@ def main():
     p.add_argument("--types", default="bf16,q8_0,q6_k,q4_1,q4_0,mxfp4")
     p.add_argument("--batch", default="1,8,16,64")
     p.add_argument("--context", type=int, default=1024)
+    p.add_argument("--apart", action="store_true", help="count kernels that are parts of others now")
     args = p.parse_args()
     if args.what == "check":
         return check(args)
