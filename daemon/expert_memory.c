@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/check.h"
+#include "daemon/machine_budget.h"
 
 static status bad(const char *word, err *e) {
     err_set(e, ERR_INVALID, "expert_memory = %.60s is neither a size nor a share", word);
@@ -74,4 +75,31 @@ status expert_memory_slots(const machine *m, expert_shape *out, uint32_t *slots,
     const status s = parse(word, out, &n, e);
     *slots = s == OK && n < out->n_all ? (uint32_t)n : 0;
     return s;
+}
+
+/* What the budget holds beside the least KV cache: a quarter of it may be a larger cache, up to what
+ * memory = auto would take, the rest are slots. */
+status expert_memory_solve(machine *m, const machine_wish *w, const expert_shape *x,
+                           machine_solver solve, err *e) {
+    const uint64_t least = m->opt.max_model_len, table = 64; /* table: of a slot, about */
+    const uint64_t wanted = (uint64_t)MACHINE_TOKENS_PER_SEQ * m->opt.max_num_seqs;
+    uint32_t *slots = &m->engine_opt.expert_slots;
+    machine_unsolve(m);
+    *slots = 2;
+    status s = solve(m, w, least, e);
+    if (s != OK) return s;
+    const uint64_t peak = plan_peak_bytes(&m->plan), per_token = m->plan.kv_bytes_per_token;
+    uint64_t left = m->budget.bytes > peak ? m->budget.bytes - peak : 0, tokens = least;
+    if (!m->opt.kv_cache_tokens && per_token && wanted > least) {
+        const uint64_t more = left / 4 / per_token;
+        tokens += more < wanted - least ? more : wanted - least;
+        left -= (tokens - least) * per_token;
+    }
+    const uint64_t n = 2 + left / (x->slot_bytes + table);
+    *slots = n < x->n_all ? (uint32_t)n : x->n_all;
+    for (;; *slots -= 1 + *slots / 64) {
+        machine_unsolve(m);
+        s = solve(m, w, tokens, e);
+        if (s != ERR_BUDGET || *slots <= 2) return s;
+    }
 }

@@ -10,5 +10,8 @@
  * ERR_UNSUPPORTED (the engine or the model has no such slots). */
 status expert_memory_slots(const machine *, expert_shape *out, uint32_t *slots, bool *automatic,
                            err *);
+/* The plan with as many slots as the budget holds, at least two. Errors: of solve. */
+status expert_memory_solve(machine *, const machine_wish *, const expert_shape *,
+                           machine_solver solve, err *);
 
 #endif

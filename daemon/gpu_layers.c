@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "daemon/machine_budget.h"
 
 /* False: no number of digits alone. */
 static bool read_number(const char *text, uint32_t *out) {
@@ -77,16 +78,14 @@ void gpu_layers_keep(const machine *of, options *o) {
 typedef struct search {
     machine *m;
     const machine_wish *w;
-    status (*solve)(machine *, const machine_wish *, err *);
+    machine_solver solve;
 } search;
 
 static status solve_with(const search *x, uint32_t host_layers, err *e) {
     machine *m = x->m;
-    plan_clear(&m->plan);
-    plan_clear(&m->host_plan);
-    terms_clear(&m->fixed);
+    machine_unsolve(m);
     m->engine_opt.host_layers = host_layers;
-    return x->solve(m, x->w, e);
+    return x->solve(m, x->w, 0, e);
 }
 
 /* What is asked for of the KV cache comes before layers. */
@@ -113,10 +112,9 @@ static uint32_t fewest_that_fit(const search *x) {
     return high;
 }
 
-status gpu_layers_solve(machine *m, const machine_wish *w,
-                        status (*solve)(machine *, const machine_wish *, err *), err *e) {
+status gpu_layers_solve(machine *m, const machine_wish *w, machine_solver solve, err *e) {
     status s = check_ranks(m, e);
-    if (s == OK) s = solve(m, w, e);
+    if (s == OK) s = solve(m, w, 0, e);
     const bool one = m->opt.tensor_parallel_size * m->opt.pipeline_parallel_size == 1;
     if (s != ERR_BUDGET || !m->on_device || !m->layers_auto || m->plan.fits || !one) return s;
     const search x = {m, w, solve};

@@ -19,7 +19,6 @@ void gpu_layers_keep(const machine *of, options *);
 /* Solves by solve, with as many layers on the host as the engine's options say. With gpu_layers = auto, where those are too
  * few for the device's budget: with the fewest with which it fits and the KV cache has the kv_cache_tokens that are asked for. Errors: as
  * solve; where no number of layers fits, that of all layers on the device. */
-status gpu_layers_solve(machine *, const machine_wish *,
-                        status (*solve)(machine *, const machine_wish *, err *), err *);
+status gpu_layers_solve(machine *, const machine_wish *, machine_solver solve, err *);
 
 #endif

@@ -28,12 +28,7 @@
 #include "engine/expert_slots.h"
 #include "model/hf/hf_folder.h"
 
-enum {
-    DEFAULT_CONTEXT = 8192,
-    DEFAULT_TOKENS_PER_SEQ = 1024,
-    MIN_LOGIT_ROWS = 16,
-    BATCH_WINDOW_US = 20000
-};
+enum { DEFAULT_CONTEXT = 8192, MIN_LOGIT_ROWS = 16, BATCH_WINDOW_US = 20000 };
 static const uint64_t SCORED_LOGITS_BYTES = 64 << 20;
 
 /* Calibrated on Debian 12, x86-64 (anonymous memory of a daemon after its first requests, minus
@@ -483,7 +478,7 @@ static status solve_with(machine *m, const machine_wish *w, uint64_t kv_tokens, 
     kv.want_tokens = m->opt.kv_cache_tokens;
     if (!kv.want_tokens) kv.want_tokens = kv_tokens;
     if (!kv.want_tokens && (m->budget.automatic || m->part) && !m->on_device)
-        kv.want_tokens = (uint64_t)DEFAULT_TOKENS_PER_SEQ * m->opt.max_num_seqs;
+        kv.want_tokens = (uint64_t)MACHINE_TOKENS_PER_SEQ * m->opt.max_num_seqs;
     s = rank_plan_count(&m->opt) > 1 ? solve_ranks(m, &t, &kv, e)
                                      : machine_solve(m, &t, &kv, e);
     for (uint32_t g = 0; g < kv.n_groups; g++) {
@@ -495,53 +490,15 @@ done:
     return s;
 }
 
-static void unsolve(machine *m) {
-    rank_plan_clear(m);
-    plan_clear(&m->plan);
-    plan_clear(&m->host_plan);
-    terms_clear(&m->fixed);
-}
-
-/* What the budget holds beside the least KV cache: a quarter of it may be a larger cache, up to what
- * memory = auto would take, the rest are slots. */
-static status solve_for_experts(machine *m, const machine_wish *w, const expert_shape *x,
-                                err *e) {
-    const uint64_t least = m->opt.max_model_len, table = 64; /* table: of a slot, about */
-    const uint64_t wanted = (uint64_t)DEFAULT_TOKENS_PER_SEQ * m->opt.max_num_seqs;
-    uint32_t *slots = &m->engine_opt.expert_slots;
-    unsolve(m);
-    *slots = 2;
-    status s = solve_with(m, w, least, e);
-    if (s != OK) return s;
-    const uint64_t peak = plan_peak_bytes(&m->plan), per_token = m->plan.kv_bytes_per_token;
-    uint64_t left = m->budget.bytes > peak ? m->budget.bytes - peak : 0, tokens = least;
-    if (!m->opt.kv_cache_tokens && per_token && wanted > least) {
-        const uint64_t more = left / 4 / per_token;
-        tokens += more < wanted - least ? more : wanted - least;
-        left -= (tokens - least) * per_token;
-    }
-    const uint64_t n = 2 + left / (x->slot_bytes + table);
-    *slots = n < x->n_all ? (uint32_t)n : x->n_all;
-    for (;; *slots -= 1 + *slots / 64) {
-        unsolve(m);
-        s = solve_with(m, w, tokens, e);
-        if (s != ERR_BUDGET || *slots <= 2) return s;
-    }
-}
-
-static status solve_as_it_is(machine *m, const machine_wish *w, err *e) {
-    return solve_with(m, w, 0, e);
-}
-
 /* The plan of a machine whose model is open, whose options are resolved and whose engine and
  * budgets are chosen. */
 static status solve(machine *m, const machine_wish *w, err *e) {
     expert_shape x;
     bool automatic;
     status s = expert_memory_slots(m, &x, &m->engine_opt.expert_slots, &automatic, e);
-    if (s == OK) s = gpu_layers_solve(m, w, solve_as_it_is, e);
+    if (s == OK) s = gpu_layers_solve(m, w, solve_with, e);
     if (s != ERR_BUDGET || !x.n_layers || m->engine_opt.expert_slots) return s;
-    if (automatic) return solve_for_experts(m, w, &x, e);
+    if (automatic) return expert_memory_solve(m, w, &x, solve_with, e);
     err_hint(e, "%.150s; or give expert_memory = auto", e->hint);
     return s;
 }
@@ -759,7 +716,8 @@ void machine_close(machine *m) {
         ledger_close(m->ledger);
     }
     ledger_close(m->device_ledger);
-    unsolve(m);
+    rank_plan_clear(m);
+    machine_unsolve(m);
     *m = (machine){0};
 }
 

@@ -106,6 +106,11 @@ typedef struct machine_wish {
     void *arg;
 } machine_wish;
 
+enum { MACHINE_TOKENS_PER_SEQ = 1024 }; /* of the KV cache, with memory = auto */
+
+/* Solves the plan as m->engine_opt says, with a KV cache of kv_tokens; 0: by the options. Errors: as machine_plan. */
+typedef status (*machine_solver)(machine *m, const machine_wish *, uint64_t kv_tokens, err *);
+
 /* Opens the model (a GGUF file, a folder as published, or a config.json) and solves the plan. On ERR_BUDGET m->plan is
  * filled in. In any case machine_close(m) afterwards. */
 status machine_plan(machine *m, const options *, const machine_wish *, err *);

@@ -98,6 +98,12 @@ status machine_solve(machine *m, terms *t, kv_request *kv, err *e) {
     return solve_pool(m, t, t, kv, e);
 }
 
+void machine_unsolve(machine *m) {
+    plan_clear(&m->plan);
+    plan_clear(&m->host_plan);
+    terms_clear(&m->fixed);
+}
+
 uint64_t machine_memory_max(const machine *m) {
     return m->max_budget.bytes   ? m->max_budget.bytes
            : m->budget.automatic ? m->auto_bytes

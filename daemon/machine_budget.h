@@ -9,6 +9,8 @@
  * the scheduler's; taken apart. Where memory_max is given, addresses, lists and tables are for that
  * many blocks. Errors: those of plan_solve; ERR_INVALID (memory_max). */
 status machine_solve(machine *, terms *t, kv_request *, err *);
+/* Forgets the plan, so that another can be solved. */
+void machine_unsolve(machine *);
 /* The plan that another budget would have; the terms besides the KV cache are those in force.
  * Errors: ERR_UNSUPPORTED (the engine cannot), ERR_INVALID (beyond machine_memory_max), ERR_BUDGET
  * (out->smallest_budget_bytes is filled in). plan_clear in any case. */
