@@ -172,7 +172,7 @@ static status open_engine(machine *m, ranks *r, err *e) {
     return s == OK ? group_await_ready(&r->group, e) : s;
 }
 
-/* The sizes are the layout's, which the engine compares with its own. */
+/* The sizes are the layouts', which the engines compare with their own; stage after stage adds its own. */
 static status shape_of(const machine *m, group_shape *out, err *e) {
     status s = OK;
     for (uint32_t i = 0; i < m->n_ranks && s == OK; i++) {

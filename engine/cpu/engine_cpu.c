@@ -334,6 +334,7 @@ static status cpu_submit(engine *head, const batch *b, err *er) {
     if (e->posted) post_step(e, b);
     if (g) e->step.number = g->posted;
     s = run_part(e, 0, e->n_front, er);
+    if (s != OK && g && g->n_stages > 1) group_break(g, er); /* the next stage would wait */
     if (s != OK) return s;
     if (g && g->n_stages > 1 && g->rank == g->first) group_send(g);
     for (uint32_t i = 0; i < b->n_seqs; i++) e->drew[i] = b->seq[i].sample;
