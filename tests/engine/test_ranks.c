@@ -483,9 +483,10 @@ int main(void) {
     tcase_add_loop_test(t, options_change_nothing, 0, 4);
     tcase_add_loop_test(t, odd_shapes_give_the_bits_of_one, 0, 6);
     tcase_add_test(t, the_real_model_on_two_ranks);
-    tcase_add_loop_test(t, a_wait_has_a_deadline, 0, 2);
-    tcase_add_test(t, a_slow_stage_is_waited_for);
-    tcase_add_loop_test(t, a_step_that_is_not_right_breaks_the_group, 0, 3);
-    tcase_add_test(t, another_version_does_not_join);
+    TCase *w = check_case(s, "waits");
+    tcase_add_loop_test(w, a_wait_has_a_deadline, 0, 2);
+    tcase_add_test(w, a_slow_stage_is_waited_for);
+    tcase_add_loop_test(w, a_step_that_is_not_right_breaks_the_group, 0, 3);
+    tcase_add_test(w, another_version_does_not_join);
     return check_run(s);
 }
