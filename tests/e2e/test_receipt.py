@@ -62,7 +62,7 @@ def test_the_schema_has_every_member(d):
     chat(d, "of a schema: 1 " + TEXT, "What?")
     m = chat(d, "of a schema: 2 " + TEXT, "What?")["usage"]["memory"]
     assert m["prefix"]["why"] == "tokens_differ" and fits(m, schema)
-    assert set(schema["properties"]) == set(m) | {"stripped_lines"} and set(schema["properties"]["prefix"]["properties"]) == set(m["prefix"])
+    assert set(schema["properties"]) == set(m) | {"stripped_lines", "energy_joules"} and set(schema["properties"]["prefix"]["properties"]) == set(m["prefix"])
 
 
 def test_choices_are_summed_up(d):
