@@ -401,7 +401,7 @@ END_TEST
 
 static void *work_slowly(void *arg) {
     group *g = arg;
-    for (int i = 0; i < 10; i++) {
+    for (int i = 0; i < 15; i++) {
         group_beat(g);
         usleep(100000);
     }
@@ -416,6 +416,7 @@ START_TEST(a_slow_stage_is_waited_for) {
     err e;
     pthread_t t;
     void *memory = small_group(&g, 2, &n);
+    g.deadline_ms = 1000; /* ten times what lies between two signs of life */
     ck_assert_int_eq(group_join(&other, memory, n, 1, "1.0", &e), OK);
     ck_assert_int_eq(pthread_create(&t, NULL, work_slowly, &other), 0);
     ck_assert(group_receive(&g, 1, 1));
