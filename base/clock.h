@@ -5,6 +5,12 @@
 #include <stdint.h>
 #include <time.h>
 
+static inline uint64_t clock_ns(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
 static inline uint64_t clock_us(void) {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);

@@ -8,10 +8,10 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/check.h"
+#include "base/clock.h"
 #include "engine/group.h"
 #include "engine/tables.h"
 
@@ -21,12 +21,6 @@ enum { N_SEQS = 32, LEN = 4096, BLOCK = 16, BLOCKS = LEN / BLOCK, ROUNDS = 3000 
 typedef struct times {
     uint64_t got_ns[ROUNDS];
 } times;
-
-static uint64_t now_ns(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
 
 static int by_value(const void *a, const void *b) {
     const uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
@@ -39,7 +33,7 @@ static void follow_all(void *memory, uint64_t n, times *out) {
     if (group_join(&g, memory, n, 1, "bench", &e) != OK) _exit(1);
     for (uint32_t i = 0; i < ROUNDS; i++) {
         if (!group_await(&g)) _exit(1);
-        out->got_ns[i] = now_ns();
+        out->got_ns[i] = clock_ns();
         if (!group_meet(&g)) _exit(1);
     }
     _exit(0);
@@ -94,18 +88,18 @@ static int measure(uint32_t gap_us) {
     bool ok = true;
     uint64_t bytes = 0;
     for (uint32_t i = 0; i < ROUNDS && ok; i++) {
-        const uint64_t start = now_ns();
-        while (now_ns() < start + gap_us * 1000u) {
+        const uint64_t start = clock_ns();
+        while (clock_ns() < start + gap_us * 1000u) {
         }
-        const uint64_t t = now_ns();
+        const uint64_t t = clock_ns();
         bytes = tables_fill(group_step_at(&g, g.posted + 1), &m, &s, &b);
-        const uint64_t filled = now_ns();
+        const uint64_t filled = clock_ns();
         group_post(&g, bytes);
-        const uint64_t posted = now_ns();
+        const uint64_t posted = clock_ns();
         ok = group_meet(&g);
         fills[i] = filled - t;
         posts[i] = got->got_ns[i] - filled;
-        meets[i] = now_ns() - (got->got_ns[i] > posted ? got->got_ns[i] : posted);
+        meets[i] = clock_ns() - (got->got_ns[i] > posted ? got->got_ns[i] : posted);
     }
     int code = 1;
     waitpid(other, &code, 0);

@@ -11,21 +11,11 @@
 #include <unistd.h>
 
 #include "base/check.h"
+#include "base/clock.h"
+#include "base/thread.h"
 
 /* Short, since with as many threads as cores a rank that spins keeps another from coming. */
 enum { SPIN_NS = 20000, PAUSES_PER_CLOCK = 32, SLICE_MS = 100 };
-
-static inline void cpu_relax(void) {
-#if defined(__x86_64__)
-    __builtin_ia32_pause();
-#endif
-}
-
-static uint64_t now_ns(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
 
 /* ---- places ---- */
 
@@ -157,25 +147,25 @@ static void wake(group *g, atomic_uint *word) {
  * that was itself stopped has not waited for another. */
 static uint32_t sleep_on(group *g, atomic_uint *word, unsigned old) {
     const struct timespec slice = {.tv_nsec = SLICE_MS * 1000000L};
-    const uint64_t start = now_ns();
+    const uint64_t start = clock_ns();
     group_head *h = group_head_of(g);
     /* Sequentially consistent: either the word has changed here, or who changes it sees us. */
     atomic_fetch_add(&h->sleepers, 1);
     if (atomic_load(word) == old) syscall(SYS_futex, word, FUTEX_WAIT, old, &slice, NULL, 0);
     atomic_fetch_sub(&h->sleepers, 1);
-    const uint64_t ms = (now_ns() - start) / 1000000;
+    const uint64_t ms = (clock_ns() - start) / 1000000;
     return ms < 2 * SLICE_MS ? (uint32_t)ms : 2 * SLICE_MS;
 }
 
 /* Spins until the word is not old. False: it still is. */
 static bool spin_on(const atomic_uint *word, unsigned old) {
-    const uint64_t start = now_ns();
+    const uint64_t start = clock_ns();
     do {
         for (int i = 0; i < PAUSES_PER_CLOCK; i++) {
             if (atomic_load_explicit(word, memory_order_acquire) != old) return true;
-            cpu_relax();
+            thread_pause();
         }
-    } while (now_ns() < start + SPIN_NS);
+    } while (clock_ns() < start + SPIN_NS);
     return false;
 }
 

@@ -1,10 +1,10 @@
 /* The bridge's loop half: submissions, deliveries, its life. bridge.h says who owns what. */
-#include <signal.h>
 #include <string.h>
 
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/energy.h"
+#include "base/thread.h"
 #include "daemon/bridge/bridge_parts.h"
 #include "daemon/plan/plan_answer.h"
 
@@ -525,11 +525,7 @@ status bridge_open(bridge **out, uv_loop_t *loop, machine *m, void (*flushed)(vo
 }
 
 status bridge_start(bridge *b, err *e) {
-    sigset_t all, old;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &old); /* signals are the loop thread's */
-    int rc = pthread_create(&b->thread, NULL, bridge_engine_main, b);
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    const int rc = thread_start(&b->thread, bridge_engine_main, b);
     if (rc != 0)
         return err_set(e, ERR_NO_MEMORY, "the engine thread cannot start (class runtime): %s",
                        strerror(rc));

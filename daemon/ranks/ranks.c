@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
@@ -17,6 +16,7 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/thread.h"
 #include "daemon/plan/rank_plan.h"
 #include "daemon/ranks/rank_cores.h"
 #include "daemon/ranks/rank_note.h"
@@ -246,14 +246,10 @@ static void *watch(void *arg) {
 
 void ranks_watch(machine *m, void (*lost)(void *arg, const err *why), void *arg) {
     ranks *r = m->started;
-    sigset_t all, old;
     if (!r) return;
     r->lost = lost;
     r->arg = arg;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &old);
-    r->watches = pthread_create(&r->watcher, NULL, watch, r) == 0;
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    r->watches = thread_start(&r->watcher, watch, r) == 0;
     if (!r->watches) log_warn("no thread watches the ranks: a lost one shows in the next step");
 }
 

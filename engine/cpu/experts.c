@@ -3,13 +3,12 @@
  * buffer of their own, and pack it into its slot. A slot that is read, or waited for, has a pin. */
 #include "engine/cpu/experts.h"
 
-#include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "base/check.h"
+#include "base/clock.h"
+#include "base/thread.h"
 #include "memory/term.h"
 #include "model/direct_file.h"
 
@@ -129,19 +128,14 @@ static void *reader_main(void *arg) {
     return NULL;
 }
 
-/* Signals are the daemon's main thread's business. */
 static status start_readers(cpu_experts *x, uint64_t buffer_bytes, err *e) {
-    sigset_t all, old;
     int code = 0;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &old);
     while (x->n_readers < EXPERT_READERS && !code) {
         reader *r = &x->reader[x->n_readers];
         *r = (reader){.of = x, .buffer = x->buffers + x->n_readers * buffer_bytes};
-        code = pthread_create(&r->thread, NULL, reader_main, r);
+        code = thread_start(&r->thread, reader_main, r);
         x->n_readers += code == 0;
     }
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
     if (!code) return OK;
     err_set(e, ERR_NO_MEMORY,
             "cannot start a thread that reads experts (class runtime, error %d)", code);
@@ -350,19 +344,13 @@ uint32_t experts_nth(const cpu_experts *x, uint32_t i) {
     return x->order[i];
 }
 
-static uint64_t now_ns(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
 static void wait_for(cpu_experts *x, const expert_state *s, bool down) {
     if (is_there(s, down)) return;
-    const uint64_t since = now_ns();
+    const uint64_t since = clock_ns();
     pthread_mutex_lock(&x->lock);
     while (!is_there(s, down)) pthread_cond_wait(&x->done, &x->lock);
     pthread_mutex_unlock(&x->lock);
-    atomic_fetch_add_explicit(&x->stalled_ns, now_ns() - since, memory_order_relaxed);
+    atomic_fetch_add_explicit(&x->stalled_ns, clock_ns() - since, memory_order_relaxed);
 }
 
 bool experts_wait(cpu_experts *x, uint32_t expert, bool down, err *e) {

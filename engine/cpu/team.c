@@ -6,16 +6,15 @@
 
 #include <errno.h>
 #include <linux/futex.h>
-#include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/check.h"
+#include "base/clock.h"
+#include "base/thread.h"
 #include "memory/term.h"
 
 /* How long to spin before sleeping: long against a phase of decoding (10 us), short against a
@@ -41,18 +40,6 @@ struct team {
     _Alignas(64) atomic_uint sleepers;
 };
 
-static inline void cpu_relax(void) {
-#if defined(__x86_64__)
-    __builtin_ia32_pause();
-#endif
-}
-
-static uint64_t now_ns(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
 static void epoch_sleep(team *t, unsigned old) {
     /* Sequentially consistent: either we see the new epoch here, or the opener sees us in
      * sleepers and wakes us. */
@@ -68,9 +55,9 @@ static uint64_t epoch_wait(team *t, unsigned old) {
     for (;;) {
         for (int i = 0; i < PAUSES_PER_CLOCK; i++) {
             if (atomic_load_explicit(&t->epoch, memory_order_acquire) != old) return since;
-            cpu_relax();
+            thread_pause();
         }
-        uint64_t now = now_ns();
+        uint64_t now = clock_ns();
         if (since == 0) since = now;
         if (now >= since + SPIN_NS) break;
     }
@@ -83,7 +70,7 @@ static void team_meet(team *t, bool caller) {
     unsigned old = atomic_load_explicit(&t->epoch, memory_order_relaxed);
     if (atomic_fetch_add_explicit(&t->arrived, 1, memory_order_acq_rel) + 1 < t->n) {
         uint64_t since = epoch_wait(t, old);
-        if (caller && since) t->waited_ns += now_ns() - since;
+        if (caller && since) t->waited_ns += clock_ns() - since;
         return;
     }
     atomic_store_explicit(&t->arrived, 0, memory_order_relaxed);
@@ -144,16 +131,6 @@ uint64_t team_waited_ns(const team *t) {
     return t->waited_ns;
 }
 
-/* Signals are the daemon's main thread's business. */
-static int worker_start(worker *w) {
-    sigset_t all, old;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &old);
-    int e = pthread_create(&w->thread, NULL, worker_main, w);
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
-    return e;
-}
-
 status team_open(team **out, uint32_t n, err *e) {
     CHECK(n >= 1 && n <= 256);
     team *t = aligned_alloc(64, align_up(sizeof *t, 64));
@@ -168,7 +145,7 @@ status team_open(team **out, uint32_t n, err *e) {
     t->workers = w;
     for (uint32_t i = 1; i < n; i++) {
         w[i] = (worker){.team = t, .index = i};
-        int code = worker_start(&w[i]);
+        int code = thread_start(&w[i].thread, worker_main, &w[i]);
         if (code) {
             t->n = i; /* those that exist can be told to end */
             err_set(e, ERR_NO_MEMORY, "cannot start thread %u of %u (class runtime, error %d)",
