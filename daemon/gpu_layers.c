@@ -7,6 +7,7 @@
 
 #include "base/log.h"
 #include "daemon/machine_budget.h"
+#include "daemon/plan/rank_plan.h"
 
 /* False: no number of digits alone. */
 static bool read_number(const char *text, uint32_t *out) {
@@ -20,7 +21,7 @@ static bool read_number(const char *text, uint32_t *out) {
 /* Ranks divide what a device holds; none of them has layers on the host. */
 static status check_ranks(const machine *m, err *e) {
     const engine_options *x = &m->engine_opt;
-    const uint32_t n_ranks = m->opt.tensor_parallel_size * m->opt.pipeline_parallel_size;
+    const uint32_t n_ranks = rank_plan_count(&m->opt);
     if (n_ranks == 1 || !m->on_device || (!x->host_layers && !x->host_experts)) return OK;
     err_set(e, ERR_UNSUPPORTED, "layers on the host (gpu_layers, n_cpu_moe) with %u ranks",
             n_ranks);
@@ -115,8 +116,9 @@ static uint32_t fewest_that_fit(const search *x) {
 status gpu_layers_solve(machine *m, const machine_wish *w, machine_solver solve, err *e) {
     status s = check_ranks(m, e);
     if (s == OK) s = solve(m, w, 0, e);
-    const bool one = m->opt.tensor_parallel_size * m->opt.pipeline_parallel_size == 1;
-    if (s != ERR_BUDGET || !m->on_device || !m->layers_auto || m->plan.fits || !one) return s;
+    if (s != ERR_BUDGET || !m->on_device || !m->layers_auto || m->plan.fits ||
+        rank_plan_count(&m->opt) > 1)
+        return s;
     const search x = {m, w, solve};
     const err why = *e;
     const uint32_t n = fewest_that_fit(&x);
