@@ -2,6 +2,9 @@
  * in flight, graphs, batch_invariant, memory, and what must be refused or fail cleanly. */
 #include "tests/cuda/engine_models.h"
 
+enum { SEQS = 10, PROMPT = 6, STEPS = 6, LINE = PROMPT + STEPS + 1 };
+#include "tests/cuda/crowd.h"
+
 /* Prompts of so many rows that packed weights meet the library's GEMM as slices; without the
  * library, and in batch_invariant, the engine's own kernel takes them. */
 START_TEST(long_prompts_with_packed_weights_give_the_logits_of_the_cpu_engine) {
@@ -44,48 +47,6 @@ START_TEST(long_prompts_with_packed_weights_give_the_logits_of_the_cpu_engine) {
 END_TEST
 
 /* ---- generation ---- */
-
-enum { SEQS = 10, PROMPT = 6, STEPS = 6, LINE = PROMPT + STEPS + 1 };
-
-typedef struct crowd {
-    int32_t tokens[SEQS][LINE], table[SEQS][32];
-    sampling params[SEQS];
-} crowd;
-
-static void crowd_init(crowd *c, rig *r, uint32_t n) {
-    for (uint32_t i = 0; i < n; i++) {
-        rig_tokens(r, c->tokens[i], PROMPT, 10 + i);
-        rig_table(r, c->table[i], i, (uint32_t)ceil_div(LINE, r->opt.block_tokens), 5);
-        sampling_defaults(&c->params[i]);
-        c->params[i].temperature = 0;
-        c->params[i].n_logprobs = 2;
-    }
-}
-
-static void crowd_part(const crowd *c, batch_seq *s, uint32_t i, uint32_t first, uint32_t n) {
-    *s = (batch_seq){.first_row = i * n,
-                     .n_rows = n,
-                     .first_pos = first,
-                     .tokens = c->tokens[i],
-                     .input_from = -1,
-                     .blocks = {c->table[i], c->table[i]},
-                     .n_blocks = {32, 32},
-                     .n_logit_rows = 1,
-                     .sample = true,
-                     .n_score = -1,
-                     .state = i,
-                     .params = &c->params[i],
-                     .n_prompt = PROMPT};
-}
-
-/* Puts what a step drew behind the tokens. */
-static void crowd_take(crowd *c, const step_result *out, uint32_t n, uint32_t at) {
-    for (uint32_t i = 0; i < n; i++) c->tokens[i][at] = out->token[i].token;
-}
-
-static batch crowd_batch(const batch_seq *s, uint32_t n, uint32_t rows) {
-    return (batch){.seq = s, .n_seqs = n, .n_rows = n * rows, .n_logit_rows = n};
-}
 
 /* Prompts, then one row each; the host waits for every step. kept: [STEPS + 1][n][n_vocab] or
  * NULL. */

@@ -6,6 +6,7 @@
 #include "engine/cuda/layout.h"
 
 enum { LAYERS = 6, SEQS = 5, PROMPT = 6, STEPS = 5, LINE = PROMPT + STEPS + 1 };
+#include "tests/cuda/crowd.h"
 
 /* A kind of model, of enough layers that some can be on the host; those of a family with layers of several kinds
  * have their own number. */
@@ -90,52 +91,30 @@ START_TEST(layers_of_the_host_give_the_bits_of_those_on_the_device) {
 }
 END_TEST
 
-typedef struct crowd {
-    int32_t tokens[SEQS][LINE], table[SEQS][32];
-    sampling params[SEQS];
-} crowd;
-
 /* Prompts, then a row of each, two steps in flight: what the second reads the first draws on the device, and
  * its first layers come while the first computes. */
 static void generate_ahead(rig *r, crowd *c) {
     static batch_seq s[2][SEQS];
     err e;
+    crowd_init(c, r, SEQS);
     for (uint32_t i = 0; i < SEQS; i++) {
-        rig_tokens(r, c->tokens[i], PROMPT, 10 + i);
-        rig_table(r, c->table[i], i, (uint32_t)ceil_div(LINE, r->opt.block_tokens), 5);
-        sampling_defaults(&c->params[i]);
         c->params[i].temperature = i % 2 ? 0.8f : 0;
         c->params[i].seed = 40 + i;
     }
     for (uint32_t step = 0; step <= STEPS + 1; step++) {
+        const uint32_t rows = step ? 1 : PROMPT, first = step ? PROMPT + step - 1 : 0;
         for (uint32_t i = 0; i < SEQS && step <= STEPS; i++) {
-            const uint32_t rows = step ? 1 : PROMPT;
-            s[step % 2][i] = (batch_seq){.first_row = i * rows,
-                                         .n_rows = rows,
-                                         .first_pos = step ? PROMPT + step - 1 : 0,
-                                         .tokens = c->tokens[i],
-                                         .input_from = step ? (int32_t)i : -1,
-                                         .blocks = {c->table[i], c->table[i]},
-                                         .n_blocks = {32, 32},
-                                         .n_logit_rows = 1,
-                                         .sample = true,
-                                         .n_score = -1,
-                                         .state = i,
-                                         .params = &c->params[i],
-                                         .n_prompt = PROMPT};
+            crowd_part(c, &s[step % 2][i], i, first, rows);
+            if (step) s[step % 2][i].input_from = (int32_t)i;
         }
         if (step <= STEPS) {
-            const batch b = {.seq = s[step % 2],
-                             .n_seqs = SEQS,
-                             .n_rows = SEQS * (step ? 1 : PROMPT),
-                             .n_logit_rows = SEQS};
+            const batch b = crowd_batch(s[step % 2], SEQS, rows);
             ck_assert_msg(engine_submit(r->engine, &b, &e) == OK, "%s", e.text);
         }
         if (!step) continue;
         step_result out;
         ck_assert_msg(engine_collect(r->engine, &out, &e) == OK, "%s", e.text);
-        for (uint32_t i = 0; i < SEQS; i++)
-            c->tokens[i][PROMPT + step - 1] = out.token[i].token;
+        crowd_take(c, &out, SEQS, PROMPT + step - 1);
     }
 }
 
