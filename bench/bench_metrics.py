@@ -73,7 +73,7 @@ def drain(s, seconds):
 
 
 def stream(server, seconds):
-    """Percent of a core that an idle server takes while somebody reads its account."""
+    """Percent of a core that an idle server takes while one client reads the stream of its account."""
     with socket.create_connection(("127.0.0.1", server.port)) as s:
         s.sendall(b"GET /v1/memory/stream HTTP/1.1\r\nHost: x\r\n\r\n")
         drain(s, 2)  # the first frame has all of it, and the next the history
