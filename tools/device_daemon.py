@@ -47,9 +47,13 @@ class Daemon:
         try:
             self.wait_ready()
         except BaseException:
-            self.process.kill()
+            self.kill()
             raise
         return self
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
 
     def wait_ready(self):
         end = time.monotonic() + self.wait_s
@@ -63,13 +67,13 @@ class Daemon:
 
     def __exit__(self, kind, *_):
         if kind is not None:
-            self.process.kill()
+            self.kill()
             return
         self.process.send_signal(signal.SIGTERM)
         try:
             code = self.process.wait(timeout=10)
         except subprocess.TimeoutExpired:
-            self.process.kill()
+            self.kill()
             code = "no end in 10 s"
         if code != 0:
             raise Failed(f"the daemon ended with {code}:\n" + self.tail())

@@ -9,7 +9,7 @@ import pytest
 from harness import MODEL, Daemon, vramd
 
 NAMES = ("x-gateway-inference-fairness-id", "X-LLM-D-Inference-Fairness-Id")
-OPTIONS = ["--max-num-seqs", "1", "--max-model-len", "256", "--no-prefix-caching", "--threads", "1"]
+OPTIONS = ["--max-num-seqs", "1", "--max-model-len", "8192", "--no-prefix-caching", "--threads", "1"]
 BODY = {"prompt": [7] * 8, "max_tokens": 12, "temperature": 0, "ignore_eos": True}
 
 
@@ -37,8 +37,8 @@ def waits(http, n):
 
 
 def tenant(http, name, who):
-    """As /v1/memory has it while the request runs."""
-    with http.stream("POST", "/v1/completions", json={**BODY, "max_tokens": 200, "stream": True}, headers={name: who}) as r:
+    """As /v1/memory has it while the request runs: it would run for many seconds."""
+    with http.stream("POST", "/v1/completions", json={**BODY, "max_tokens": 8000, "stream": True}, headers={name: who}) as r:
         assert r.status_code == 200
         next(r.iter_lines())
         (s,) = http.get("/v1/memory").json()["sequences"]
