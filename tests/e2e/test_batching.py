@@ -12,13 +12,13 @@ WAYS = ("batching=continuous", "batching=dynamic", "batching=static", "attention
 
 
 def times(d, n=6):
-    """n requests, started 30 ms apart, the first of them longer: {number: (first token, end)}."""
+    """n requests, started 30 ms apart, the first of them much longer than it takes to start all: {number: (first token, end)}."""
     out = {}
 
     def ask(i):
         first = None
         with d.http.stream("POST", "/v1/completions", json={
-                "prompt": f"The number {i} is", "max_tokens": 8 + 160 * (i == 0), "ignore_eos": True, "stream": True,
+                "prompt": f"The number {i} is", "max_tokens": 8 + 900 * (i == 0), "ignore_eos": True, "stream": True,
                 "temperature": 0.7, "seed": i}) as r:
             assert r.status_code == 200
             for line in r.iter_lines():
@@ -57,7 +57,7 @@ def test_each_way_says_the_same(way, said):
 def test_a_static_batch_ends_before_the_next_one_starts():
     order = {}
     for way in ("continuous", "static"):
-        d = Daemon("--max-model-len", "256", "--max-num-seqs", "4", "--batching", way, "--no-log-requests")
+        d = Daemon("--max-model-len", "1024", "--max-num-seqs", "4", "--batching", way, "--no-log-requests")
         try:
             order[way] = times(d)
         finally:

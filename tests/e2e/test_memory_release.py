@@ -155,7 +155,8 @@ def test_an_idle_server_gives_its_cache_back_and_takes_it_again(tmp_path):
         assert m["budget_bytes"] == m["smallest_budget_bytes"]
         gone = next(c["ledger_bytes"] for c in first["classes"] if c["class"] == "kv") - next(
             c["ledger_bytes"] for c in m["classes"] if c["class"] == "kv")
-        assert gone > 1 << 20 and m["idle"]["given_back_bytes"] == n * gone
+        times, rest = divmod(m["idle"]["given_back_bytes"], gone)
+        assert gone > 1 << 20 and rest == 0 and times >= n  # more where this client was slow between two requests
         assert SANITIZED or before - rss_anon(d) >= gone - (2 << 20)
         with concurrent.futures.ThreadPoolExecutor(16) as pool:  # more at once than what is left holds
             assert all(pool.map(lambda i: ask(d, i, 12), range(16)))

@@ -262,7 +262,7 @@ def test_weights_that_are_no_numbers_fail_in_the_middle_of_a_switch(folder):
 
 
 def test_a_held_stream_gets_heartbeats_and_nothing_times_out(folder):
-    d = serve(conf(folder, budget_of_one(folder) + "[server]\nheartbeat = 1\nidle_timeout = 2\nheader_timeout = 1\nbody_timeout = 1\nstream_credits = 8\n",
+    d = serve(conf(folder, budget_of_one(folder) + "[server]\nheartbeat = 1\nidle_timeout = 4\nheader_timeout = 1\nbody_timeout = 1\nstream_credits = 8\n",
                    a={}, b={"load": "request"}))
     got, ask = {}, {"model": "b", "prompt": "x", "max_tokens": 4}
 
@@ -289,9 +289,9 @@ def test_a_held_stream_gets_heartbeats_and_nothing_times_out(folder):
             lines = answer.iter_lines()
             next(lines)
             [t.start() for t in threads]
-            for _ in range(38):
+            for _ in range(58):
                 time.sleep(0.1)
-                [next(lines) for _ in range(300)]
+                [next(lines) for _ in range(200)]
             assert set(got) == {"late", "late events"} and states(d)["b"] == "absent"
         [t.join() for t in threads]
     finally:
