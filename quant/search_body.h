@@ -50,9 +50,16 @@ LANES v8f code_near(code_set c, v8f v) {
     return v8_nearest(v8_min(v8_max(v, v8_all(c.lo)), v8_all(c.hi)));
 }
 
-/* Weights of a block: those of the caller divided by their mean, none below a millionth of it. */
-ONE_COPY void weights_of(const float *importance, size_t n, float *w) {
+/* Weights of a block: those of the caller divided by their mean, none below a millionth of it. Without, all weigh the same;
+ * but where the codes lie on a book, which is finest near 0, the squares of the numbers do. */
+ONE_COPY void weights_of(const float *importance, const float *x, bool book, size_t n,
+                         float *w) {
+    float square[SUPER];
     double sum = 0;
+    if (!importance && book) {
+        for (size_t i = 0; i < n; i++) square[i] = x[i] * x[i];
+        importance = square;
+    }
     for (size_t i = 0; i < n; i++) sum += importance ? importance[i] : 0;
     if (!(sum > 0)) importance = NULL;
     const float scale = importance ? (float)((double)n / sum) : 1;
@@ -226,7 +233,7 @@ ONE_COPY void small_blocks(const float *x, size_t n, const float *importance, co
     uint8_t code[32];
     for (size_t at = 0; at < n; at += 32) {
         group g;
-        weights_of(importance ? importance + at : NULL, 32, w);
+        weights_of(importance ? importance + at : NULL, x + at, set.book, 32, w);
         group_load(&g, x + at, w, 32, importance != NULL);
         if (with_min)
             best_affine(&g, set, false, &d, &m);
@@ -272,7 +279,7 @@ ONE_COPY void super_scaled(const float *x, const float *importance, dtype t, int
     const v8f count = {0, 1, 2, 3, 4, 5, 6, 7};
     super_block b = {0}, kept = {0};
     trials try = {0};
-    weights_of(importance, SUPER, w);
+    weights_of(importance, x, set.book, SUPER, w);
     for (int j = 0; j < n_groups; j++) {
         group_load(&g[j], x + n * j, w + n * j, n, importance != NULL);
         wanted[j] = best_scale(&g[j], set);
@@ -352,7 +359,7 @@ ONE_COPY void super_affine(const float *x, const float *importance, dtype t, int
     group g[MAX_GROUPS];
     float w[SUPER], want[MAX_GROUPS][2], most = 0, lowest = 0, least = INFINITY, m;
     super_block b = {0}, kept = {0};
-    weights_of(importance, SUPER, w);
+    weights_of(importance, x, set.book, SUPER, w);
     for (int j = 0; j < n_groups; j++) {
         group_load(&g[j], x + n * j, w + n * j, n, importance != NULL);
         best_affine(&g[j], set, true, &want[j][0], &m);
