@@ -59,9 +59,16 @@ static status host_read_rows(const void *m, weight_id id, uint32_t row, uint32_t
     CHECK(dtype_bytes(w->type, 1, w->cols, &in) && dtype_bytes(as, 1, w->cols, &out));
     unsigned char *to = dst, *from = to + n * (out - in) + in;
     const status s = model_read_rows(m, id, row, n, from, e);
-    for (uint32_t i = 0; i < n && s == OK; i++)
+    if (s != OK) return s;
+    for (uint32_t i = 0; i < n; i++) {
+        if (!cu_upload_fits(w->type, from + i * in, w->cols)) {
+            err_set(e, ERR_UNSUPPORTED, "%.200s: a scale of row %u is too large for f16",
+                    w->name, row + i);
+            return err_hint(e, "use backend = cpu, whose scales are those of the file");
+        }
         cu_upload(w->type, from + i * in, w->cols, to + i * out);
-    return s;
+    }
+    return OK;
 }
 
 static status host_read_vector(const void *m, weight_id id, float *dst, err *e) {

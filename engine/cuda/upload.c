@@ -2,6 +2,7 @@
  * function takes one of them. */
 #include "engine/cuda/upload.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "base/check.h"
@@ -165,6 +166,20 @@ static void upload_groups(dtype t, const uint8_t *from, uint64_t n, uint8_t *to)
         const group_view g = group_of(t, from);
         for (uint32_t k = 0; k < in.elems / 32; k++) to += put_32(&g, from, k, to);
     }
+}
+
+bool cu_upload_fits(dtype t, const void *from, uint64_t n) {
+    const dtype as = cu_upload_type(t);
+    if (!dtype_group(t) || as == t || as == DT_F32) return true;
+    const dtype_block in = dtype_block_of(t);
+    const float most = as == CU_F8 ? 65504.0f / 256 : 65504.0f;
+    const uint8_t *b = from;
+    bool fits = true;
+    for (uint64_t at = 0; at < n; at += in.elems, b += in.bytes) {
+        const float d = fabsf(scale_as_float(t, b));
+        fits &= !(d > most) || isinf(d);
+    }
+    return fits;
 }
 
 /* ---- */

@@ -9,7 +9,7 @@
  *                 from 2^-14 to 65,504); by 32 with F32: Q8_0
  *   I4Z, I8G      Q8_0: the difference of code and zero point; scales as with I4
  *   F8            F8 with a float32 scale for each 32 (CU_F8), exactly; packing rounds 256 times the
- *                 scale to f16, where one of 256 or more is infinite
+ *                 scale to f16, which holds those below 256
  *   IQ1_S, IQ2_XXS, IQ3_XXS, IQ3_S, TQ1_0, TQ2_0, Q1_0, Q2_0
  *                 Q8_0; scales of 32 weights are rounded to f16
  *   IQ1_M, IQ2_XS, IQ2_S, which have scales for 16; I8Z, whose differences have 9 bits; I8G by 32 with F32
@@ -57,6 +57,9 @@ static inline dtype cu_upload_type(dtype t) {
 /* n elements of type t (whole blocks), from a file's bytes to those of cu_upload_type(t), which
  * is not t. from and to must not overlap. */
 void cu_upload(dtype t, const void *from, uint64_t n, void *to);
+
+/* Whether the device's f16 holds the scales of n elements of type t: none that is finite becomes infinite. */
+bool cu_upload_fits(dtype t, const void *from, uint64_t n);
 
 #ifdef __cplusplus
 }

@@ -155,6 +155,26 @@ START_TEST(groups_become_blocks_that_repeat_their_scale) {
 }
 END_TEST
 
-CHECK_MAIN("upload", groups_become_blocks_that_repeat_their_scale,
+/* Of a type whose scales are f16 on the device: one that f16 does not hold is found in the last group, too. */
+START_TEST(scales_that_f16_does_not_hold_are_found) {
+    static const dtype kinds[] = {DT_I4, DT_I4Z, DT_I8G, DT_F8};
+    for (int k = 0; k < 4; k++) {
+        const dtype t = dtype_grouped(kinds[k], DT_F32, 64);
+        const dtype_block in = dtype_block_of(t);
+        const bool f8 = cu_upload_type(t) == CU_F8, as_floats = cu_upload_type(t) == DT_F32;
+        const float small = f8 ? 255 : 65504, large = f8 ? 256 : 65536;
+        uint8_t block[256] = {0};
+        memcpy(block, &small, 4);
+        memcpy(block + in.bytes, &small, 4);
+        ck_assert(cu_upload_fits(t, block, 128));
+        memcpy(block + in.bytes, &large, 4);
+        ck_assert(cu_upload_fits(t, block, 128) == as_floats);
+    }
+    ck_assert(cu_upload_fits(DT_Q4_K, NULL, 256));
+}
+END_TEST
+
+CHECK_MAIN("upload", scales_that_f16_does_not_hold_are_found,
+           groups_become_blocks_that_repeat_their_scale,
            blocks_become_others_of_the_same_values,
            types_that_the_device_stores_are_copied_as_they_are)
