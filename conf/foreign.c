@@ -41,13 +41,14 @@ static const struct {
     {"--jinja --no-jinja", OWN_TEMPLATE},
     {"--tokenizer --tokenizer-mode --trust-remote-code --config-format",
      "the tokenizer is read from the GGUF file; there is nothing to set"},
-    {"--speculative-config --speculative-algorithm --speculative-model --spec-type "
+    {"--speculative-config --speculative-algorithm --spec-type "
      "--spec-ngram-size-n --spec-ngram-size-m --ngram-prompt-lookup-max "
      "--ngram-prompt-lookup-min",
-     "--speculative lookup --speculative-tokens N: guesses come from the text itself"},
+     "--draft-model FILE, or --speculative lookup, and --speculative-tokens N"},
     {"--draft --draft-n --speculative-num-draft-tokens", "--speculative-tokens N"},
-    {"-md --model-draft --draft-model -hfd --draft-min --draft-p-min --draft-n-min",
-     "there are no draft models: --speculative lookup guesses from the text itself"},
+    {"-hfd --hf-repo-draft", "--draft-model FILE of a model that is here"},
+    {"--draft-min --draft-p-min --draft-n-min",
+     "how many guesses are verified goes by what they are worth; there is nothing to set"},
     {"-n --n-predict --predict",
      "vramd generate has --max-tokens N; a request to the server has \"max_tokens\""},
     {"--ubatch-size -ub", "--max-num-batched-tokens N"},

@@ -12,7 +12,8 @@ static const char of_model[] =
     "grammar_cache_bytes kv_cache_tokens kv_cache_dtype cache_type_k cache_type_v block_size "
     "state_checkpoints max_num_seqs max_num_batched_tokens batching scheduler_policy "
     "itl_slo_ms ttft_slo_ms "
-    "max_waiting max_waiting_tokens watermark prefix_caching speculative speculative_tokens "
+    "max_waiting max_waiting_tokens watermark prefix_caching speculative draft_model "
+    "speculative_tokens "
     "temperature top_p top_k min_p "
     "attention activation_dtype expert_memory";
 

@@ -205,6 +205,10 @@
     X("engine", ENUM, speculative, 0, 0, 0, "",                                            \
       "lookup: guess next tokens from where the text said the same before, and verify several in one step; the same " \
       "answers, sooner where they quote or edit the prompt; the CPU engine alone", "off|lookup", "")                                  \
+    X("engine", STR, draft_model, "", 0, 255, "",                                             \
+      "file of a small model with the same vocabulary, which guesses next tokens; several are verified in one step; " \
+      "the same answers, sooner where it guesses well; the CPU engine alone; default: none", "", \
+      "model-draft md speculative-model")                                                     \
     X("engine", U32, speculative_tokens, 15, 1, 15, "tokens",                               \
       "most guesses of a sequence that a step verifies", "",                                  \
       "num-speculative-tokens draft-max")          \

@@ -223,7 +223,9 @@ static const char *const shared =
     "cache_type_v block_size "
     "max_num_batched_tokens host_memory backend "
     "cuda_device cuda_plugin batch_invariant threads "
-    "cpu_isa activation_dtype speculative speculative_tokens temperature top_p top_k min_p "
+    "cpu_isa activation_dtype speculative draft_model speculative_tokens temperature top_p "
+    "top_k "
+    "min_p "
     "log_level";
 
 static void print_help(void) {

@@ -144,18 +144,22 @@ static uint32_t threads_of_rank(const options *o) {
     return n ? n : 1;
 }
 
-static bool speculates(const options *o) {
+static bool looks_up(const options *o) {
     return str_eqz(options_word("speculative", o->speculative), "lookup");
 }
 
+static bool speculates(const machine *m) {
+    return looks_up(&m->opt) || m->draft.model;
+}
+
 /* Steps of stages overlap, unless they verify guesses: what is guessed depends on all that was drawn. */
-static uint32_t depth_of(const options *o) {
-    return o->pipeline_parallel_size > 1 && !speculates(o) ? GROUP_MAX_DEPTH : 1;
+static uint32_t depth_of(const machine *m) {
+    return m->opt.pipeline_parallel_size > 1 && !speculates(m) ? GROUP_MAX_DEPTH : 1;
 }
 
 /* Once the engine is chosen. */
 static status check_speculative(const machine *m, err *e) {
-    if (!speculates(&m->opt)) return OK;
+    if (!looks_up(&m->opt)) return OK;
     const bool encoder = m->model->program.config.bidirectional;
     if (!m->on_device && !encoder) return OK;
     err_set(e, ERR_UNSUPPORTED, "speculative = lookup: %s",
@@ -171,14 +175,14 @@ static void set_engine_options(machine *m, const machine_wish *w) {
     engine_options *x = &m->engine_opt;
     *x = (engine_options){.max_seqs = o->max_num_seqs,
                           .max_model_len = o->max_model_len,
-                          .max_draft = speculates(o) ? o->speculative_tokens : 0,
+                          .max_draft = speculates(m) ? o->speculative_tokens : 0,
                           .block_tokens = o->block_size,
                           .n_states = states_of(m),
                           .kv_k = kv_type_of("cache_type_k", o->cache_type_k, kv),
                           .kv_v = kv_type_of("cache_type_v", o->cache_type_v, kv),
                           .batch_invariant = o->batch_invariant,
                           .n_threads = threads_of_rank(o),
-                          .depth = depth_of(o),
+                          .depth = depth_of(m),
                           .hidden = m->pooling != POOL_OFF,
                           .pooling = m->pooling,
                           .keep_logits = w->keep_logits,
@@ -408,7 +412,8 @@ static void list_terms(const machine *m, terms *t) {
     }
     const uint32_t threads = (m->part ? 1 : OTHER_THREADS) + m->engine_opt.n_threads +
                              kv_tier_threads(m) + (m->opt.step_log[0] != 0) +
-                             (m->engine_opt.expert_slots ? EXPERT_READERS : 0);
+                             (m->engine_opt.expert_slots ? EXPERT_READERS : 0) +
+                             (m->draft.model ? m->draft.opt.n_threads - 1 : 0);
     runtime_terms(t, m->part ? 0 : RUNTIME_BYTES, threads);
     if (m->engine_opt.activations == ACTIVATION_BF16 && !m->on_device)
         terms_add(t, MEM_RUNTIME, TERM_CALIBRATED,
@@ -468,7 +473,8 @@ static status solve_with(machine *m, const machine_wish *w, uint64_t kv_tokens, 
     kv.max_rows = m->opt.max_num_batched_tokens;
     kv.in_proportion = w->in_proportion;
     set_groups(m, &kv);
-    s = kv_tier_configure(m, e);
+    s = draft_model_terms(m, &t, &kv, e);
+    if (s == OK) s = kv_tier_configure(m, e);
     if (s != OK) goto done;
     if (rank_plan_count(&m->opt) > 1) terms_clear(&t); /* each rank has its own */
     list_terms(m, &t);
@@ -511,6 +517,7 @@ status machine_plan(machine *m, const options *o, const machine_wish *w, err *e)
                    .extra = w->extra,
                    .extra_arg = w->arg};
     status s = open_model(m, w->weights, e);
+    if (s == OK) s = draft_model_open(m, w, e);
     if (s == OK) s = default_sampling(&m->sampling, o, m->file, w->greedy ? 0 : 1, e);
     if (s == OK) s = resolve(m, w, e);
     if (s == OK) s = engine_choose(m, w, e);
@@ -538,6 +545,7 @@ static void borrow(machine *m, const machine *of, const options *o) {
                    .extra = of->extra,
                    .extra_arg = of->extra_arg,
                    .model = of->model,
+                   .draft = of->draft,
                    .counted = of->counted,
                    .lacks = of->lacks,
                    .text_part = of->text_part,
@@ -605,7 +613,7 @@ status machine_reserve(machine *m, err *e) {
     if (s != OK) return s;
     const terms *t = &host_plan(m)->terms;
     CHECK(ledger_reserve(m->ledger, MEM_RUNTIME, terms_sum(t, MEM_RUNTIME)));
-    CHECK(ledger_reserve(m->ledger, MEM_LOADING, m->header_bytes));
+    CHECK(ledger_reserve(m->ledger, MEM_LOADING, m->header_bytes + m->draft.header_bytes));
     if (terms_sum(t, MEM_REQUESTS) == 0) return OK;
     return pool_open(&m->pool, m->ledger, MEM_REQUESTS, m->opt.request_memory, e);
 }
@@ -615,7 +623,7 @@ status machine_reserve_part(machine *m, ledger *shared, pool *p, err *e) {
     const status s = ledger_open_under(&m->ledger, &m->plan, shared, e);
     if (s != OK) return s;
     CHECK(ledger_reserve(m->ledger, MEM_RUNTIME, terms_sum(&m->plan.terms, MEM_RUNTIME)));
-    CHECK(ledger_reserve(m->ledger, MEM_LOADING, m->header_bytes));
+    CHECK(ledger_reserve(m->ledger, MEM_LOADING, m->header_bytes + m->draft.header_bytes));
     m->pool = p;
     m->pool_borrowed = true;
     return OK;
@@ -661,14 +669,24 @@ status machine_load_tokenizer(machine *m, err *e) {
     return s == OK ? machine_load_templates(m, &m->chat, &m->tok_src, e) : s;
 }
 
-size_t machine_runner_bytes(const machine *m) {
+static size_t own_runner_bytes(const machine *m) {
     return runner_bytes(&m->sched_conf, m->model->program.config.n_vocab,
                         m->engine_opt.max_draft);
 }
 
+size_t machine_runner_bytes(const machine *m) {
+    return own_runner_bytes(m) + draft_model_run_bytes(m);
+}
+
 runner *machine_runner(machine *m, runner_callback *callback, void *arg) {
-    return runner_init(m->runner_mem, &m->sched_conf, m->model->program.config.n_vocab,
-                       m->engine_opt.max_draft, m->sched, m->engine, callback, arg);
+    runner *r = runner_init(m->runner_mem, &m->sched_conf, m->model->program.config.n_vocab,
+                            m->engine_opt.max_draft, m->sched, m->engine, callback, arg);
+    if (!m->draft.model) return r;
+    char *valid = (char *)m->sched_mem + m->sched_bytes -
+                  draft_model_valid_bytes(m, m->engine_opt.max_blocks);
+    char *mem = (char *)m->runner_mem + own_runner_bytes(m);
+    runner_set_draft(r, draft_model_run(m, mem, valid), m->draft.group, looks_up(&m->opt));
+    return r;
 }
 
 status machine_load(machine *m, err *e) {
@@ -678,32 +696,34 @@ status machine_load(machine *m, err *e) {
     else if (s == OK)
         s = engine_open(&m->engine, m->backend, m->model, &m->engine_opt, m->ledger,
                         m->device_ledger, e);
+    if (s == OK) s = draft_model_load(m, e);
     if (s == OK) s = kv_tier_open(&m->tier, m, e);
     if (s == OK) s = checkpoint_unchanged(m->file, e);
     if (s != OK) return s;
     size_t n_eog;
     m->sched_conf.end_tokens = tokenizer_eog(m->tok, &n_eog);
     m->sched_conf.n_end_tokens = (uint32_t)n_eog;
-    void *mem;
-    s = ledger_alloc(m->ledger, &mem, MEM_SCHEDULER, m->sched_bytes, "scheduler", e);
+    s = ledger_alloc(m->ledger, &m->sched_mem, MEM_SCHEDULER, m->sched_bytes, "scheduler", e);
     if (s != OK) return s;
-    m->sched = sched_init(mem, &m->sched_conf);
+    m->sched = sched_init(m->sched_mem, &m->sched_conf);
     s = ledger_alloc(m->ledger, &m->runner_mem, MEM_SCHEDULER, machine_runner_bytes(m),
                      "steps in flight", e);
     if (s == OK && hf_folder_has_input_scales(m->file))
         log_info("the fixed scales of activations in the model's files are not used: "
                  "activation_dtype says how activations are rounded");
+    if (s == OK) draft_model_close_file(m);
     if (s == OK) close_file(m);
     return s;
 }
 
 void machine_close(machine *m) {
     kv_tier_close(m->tier);
-    if (m->borrowed) m->model = NULL;
+    if (m->borrowed) m->model = NULL, m->draft = (draft_model){0};
     if (m->ledger) {
         ledger_free(m->ledger, m->runner_mem);
-        ledger_free(m->ledger, m->sched);
+        ledger_free(m->ledger, m->sched_mem);
     }
+    draft_model_close(m);
     engine_close(m->engine);
     ranks_close(m);
     machine_close_templates(m);

@@ -5,6 +5,7 @@
 
 #include "conf/options.h"
 #include "daemon/bridge/runner.h"
+#include "daemon/draft_model.h"
 #include "engine/cuda/cards.h"
 #include "memory/pool.h"
 #include "model/hf/hf_quant.h"
@@ -26,6 +27,7 @@ typedef struct machine {
     quant_scheme stored;  /* how its files store the weights; bits 0: as planned */
     char not_served[240]; /* why vramd cannot serve it there; "": it can */
 
+    draft_model draft;
     const backend *backend;
     op_set lacks; /* what of the model the backend does not run: then it is planned only */
     pooling_kind pooling; /* of embeddings: the option, or what the file says */
@@ -71,6 +73,7 @@ typedef struct machine {
     struct step_log *log; /* NULL without step_log; the server's */
     struct kv_tier *tier; /* NULL without kv_disk, and until loaded */
     void *runner_mem;
+    void *sched_mem;   /* of sched, with what the draft model has of each block behind it */
     char name[256];    /* served name, the first of several */
     const char *names; /* all of them, separated by commas; NULL: name alone */
     sampling sampling; /* defaults: of the options, else of the model file, else of the wish */

@@ -17,7 +17,8 @@ static uint64_t scheduler_bytes(void *arg, const uint32_t *n_blocks) {
     }
     uint64_t n = sched_bytes(&c);
     CHECK(n > 0);
-    return n;
+    if (!((const machine *)arg)->draft.model) return n;
+    return align_up(n, 64) + draft_model_valid_bytes(arg, n_blocks);
 }
 
 static void add_scheduler(terms *t, uint64_t bytes) {

@@ -30,6 +30,8 @@ struct ledger {
     } cls[MEM_N_CLASSES];
     atomic_ullong budget_bytes, now, peak;
     pthread_mutex_t lock;
+    ledger *stands_for; /* of ledger_open_as: it has nothing else, but as; NULL: of itself */
+    mem_class as;
     ledger *shared;             /* NULL: a budget of its own */
     uint64_t claim;             /* of shared's budget */
     uint64_t of[MEM_N_CLASSES]; /* of shared's limits */
@@ -71,6 +73,22 @@ status ledger_open_shared(ledger **out, uint64_t budget_bytes, err *e) {
     for (int c = 0; c < MEM_N_CLASSES; c++) (*out)->cls[c].limit = 0;
     pages_init(&(*out)->kept, budget_bytes);
     return OK;
+}
+
+status ledger_open_as(ledger **out, ledger *of, mem_class cls, err *e) {
+    const status s = ledger_open_unlimited(out, e);
+    if (s != OK) return s;
+    CHECK(!of->stands_for);
+    (*out)->stands_for = of;
+    (*out)->as = cls;
+    return OK;
+}
+
+/* The ledger that counts, and the class there. */
+static ledger *counts_in(ledger *l, mem_class *cls) {
+    if (!l->stands_for) return l;
+    if (*cls != MEM_KV && *cls != MEM_LOADING) *cls = l->as;
+    return l->stands_for;
 }
 
 static bool claim(ledger *shared, uint64_t bytes) {
@@ -182,10 +200,12 @@ static bool reserve(ledger *l, mem_class cls, uint64_t bytes, pages *taken) {
 }
 
 bool ledger_reserve(ledger *l, mem_class cls, uint64_t bytes) {
+    l = counts_in(l, &cls);
     return reserve(l, cls, bytes, NULL);
 }
 
 void ledger_release(ledger *l, mem_class cls, uint64_t bytes) {
+    l = counts_in(l, &cls);
     if (l->shared) uncount(l->shared, cls, bytes);
     uncount(l, cls, bytes);
 }
@@ -259,6 +279,7 @@ static status alloc(ledger *l, void **out, mem_class cls, uint64_t bytes, uint64
                     bool raw, const char *what, err *e) {
     pages taken;
     taken.bytes = taken.n = 0;
+    l = counts_in(l, &cls);
     if (!reserve(l, cls, bytes, mapped >= HUGE ? &taken : NULL))
         return exceeds_plan(l, cls, bytes, what, e);
     if (l->shared) taken.granule = l->shared->kept.granule;
@@ -307,6 +328,7 @@ static arena_entry *find_arena(ledger *l, const void *p) {
 }
 
 status ledger_resize(ledger *l, void *p, uint64_t bytes, err *e) {
+    if (l->stands_for) l = l->stands_for;
     pthread_mutex_lock(&l->lock);
     arena_entry *a = find_arena(l, p);
     CHECK(a && bytes <= a->mapped);
@@ -358,6 +380,7 @@ static bool keep(ledger *l, const arena_entry *gone) {
 
 void ledger_free(ledger *l, void *p) {
     if (!p) return;
+    if (l->stands_for) l = l->stands_for;
     arena_entry gone = {0};
     pthread_mutex_lock(&l->lock);
     arena_entry *at = find_arena(l, p);

@@ -22,6 +22,9 @@ status ledger_open_shared(ledger **out, uint64_t budget_bytes, err *);
  * never exceeds the budget: CHECKed whenever a byte is counted. */
 uint64_t ledger_claim(const plan *); /* the sum of its limits */
 status ledger_open_under(ledger **out, const plan *, ledger *shared, err *);
+/* Another name of a ledger, for a module that is not the only one of its kind: what it counts is counted there, in
+ * class cls, but for the classes kv and loading. Close it before that ledger. Errors: ERR_NO_MEMORY. */
+status ledger_open_as(ledger **out, ledger *of, mem_class cls, err *);
 /* A ledger without limits: for tools and tests. */
 status ledger_open_unlimited(ledger **out, err *);
 /* Everything must have been freed and released: CHECKs that all counters are zero. */

@@ -40,6 +40,8 @@ static status copy_terms(terms *out, const terms *fixed, const plan *p, const kv
             snprintf(window, sizeof window, ": newest %u tokens in full", kv->group[g].window);
         else if (kv->group[g].window)
             snprintf(window, sizeof window, ", window %u", kv->group[g].window);
+        else if (kv->group[g].draft)
+            snprintf(window, sizeof window, " of the draft model");
         terms_add(out, MEM_KV, TERM_EXACT, p->group_blocks[g] * p->group_block_bytes[g],
                   "%u blocks of %u tokens, %u layers%s", p->group_blocks[g], kv->block_tokens,
                   kv->group[g].n_layers, window);

@@ -12,7 +12,8 @@ typedef struct kv_group_cost {
     uint32_t n_layers;
     uint32_t window;          /* tokens; 0: full attention */
     uint64_t bytes_per_token; /* all layers of the group */
-    bool tail; /* the newest tokens of another group, in a larger type; has a window */
+    bool tail;  /* the newest tokens of another group, in a larger type; has a window */
+    bool draft; /* of the draft model, for the tokens of the groups without a window */
 } kv_group_cost;
 
 enum { PLAN_MAX_GROUPS = 4 };

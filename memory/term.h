@@ -18,6 +18,7 @@
     X(MEM_ACTIVATIONS, "activations")                                                          \
     X(MEM_LOGITS, "logits")                                                                    \
     X(MEM_WORKSPACE, "workspace")                                                              \
+    X(MEM_DRAFT, "draft") /* a draft model, but for its KV cache */                            \
     X(MEM_TOKENIZER, "tokenizer")                                                              \
     X(MEM_GRAMMAR, "grammar") /* structured output */                                          \
     X(MEM_SCHEDULER, "scheduler")                                                              \

@@ -377,6 +377,11 @@ const int32_t *sched_blocks(const sched *s, uint32_t slot, uint32_t group) {
     return table_of(s, &s->group[group], slot);
 }
 
+uint32_t sched_n_blocks(const sched *s, uint32_t slot) {
+    CHECK(slot < s->cfg.max_seqs);
+    return s->hot[slot].n_blocks;
+}
+
 void sched_read_work(const sched *s, sched_stats *out) {
     for (uint32_t i = s->prefilling.head; i != NO_SLOT; i = s->hot[i].prefill.next)
         out->prefill_tokens += s->hot[i].len - s->hot[i].next_pos;

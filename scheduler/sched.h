@@ -338,6 +338,8 @@ size_t sched_events(sched *, const sched_event **out);
 /* For the bridge: history and block table of a slot that a step names. */
 const int32_t *sched_tokens(const sched *, uint32_t slot);
 const int32_t *sched_blocks(const sched *, uint32_t slot, uint32_t group);
+/* Entries of that table, of a group without a window, whose blocks the slot holds now. */
+uint32_t sched_n_blocks(const sched *, uint32_t slot);
 void sched_read(const sched *, sched_stats *out);
 /* Adds the work of those that run, for a forecast; visits each of them. */
 void sched_read_work(const sched *, sched_stats *);

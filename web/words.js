@@ -121,6 +121,7 @@ export const words = {
   class_activations: ['Activations', '激活值'],
   class_logits: ['Logits', 'Logits'],
   class_workspace: ['Workspace', '工作区'],
+  class_draft: ['Draft model', '草稿模型'],
   class_tokenizer: ['Tokenizer', '分词器'],
   class_grammar: ['Grammars', '语法'],
   class_scheduler: ['Scheduler', '调度器'],

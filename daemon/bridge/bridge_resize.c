@@ -171,6 +171,7 @@ static uint64_t kv_bytes(const bridge *b, const uint32_t *n) {
     uint64_t bytes = terms_sum(&b->m->fixed, MEM_KV);
     for (uint32_t k = 0; k < b->m->sched_conf.n_groups; k++)
         bytes += plan_pool_bytes(b->m->kv.granule, n[k], b->m->sched_conf.group[k].block_bytes);
+    if (b->m->draft.model) bytes += n[b->m->draft.group] * b->m->draft.block_bytes;
     return bytes;
 }
 
@@ -225,6 +226,7 @@ static status resize_piece(bridge *b, uint32_t k, bool grows, err *e) {
     next[k] = grows ? next[k] + n : next[k] - n;
     if (grows) ledger_set_budget(pool_ledger(m), budget, MEM_KV, kv_bytes(b, next));
     status s = engine_kv_resize(m->engine, next, e);
+    if (s == OK) s = draft_model_resize(m, next, e);
     if (s == OK) r->now[k] = next[k];
     ledger_set_budget(pool_ledger(m), budget, MEM_KV, kv_bytes(b, r->now));
     return s;

@@ -19,7 +19,7 @@ static void view_kv(const machine *m, const sched_stats *s, kv_view *out) {
                      .state_slots = m->sched_conf.state_slots,
                      .state_live = s->state_live,
                      .state_checkpoints = s->state_checkpoints,
-                     .n_groups = m->plan.n_groups};
+                     .n_groups = m->sched_conf.n_groups};
     for (uint32_t k = 0; k < out->n_groups; k++) {
         const sched_blocks_view *g = &s->group[k];
         const uint64_t known = (uint64_t)g->free + g->used + g->fenced + g->cached;

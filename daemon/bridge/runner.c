@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "base/energy.h"
 #include "base/log.h"
+#include "daemon/bridge/draft_run.h"
 #include "daemon/bridge/drafter.h"
 #include "daemon/step_log.h"
 
@@ -16,10 +17,10 @@ enum { MAX_DEPTH = 2, MAX_RUN = 1 + SCHED_MAX_DRAFT, LONG_IDLE_US = 1000000 };
 /* A step on its way: what the engine borrows until it is collected. */
 typedef struct flight {
     const sched_step *step;
-    batch_seq *seq;                /* [max_seqs] */
-    block_copy *copies;            /* [sched_max_copies] */
-    batch_checkpoint *checkpoints; /* [n_checkpoints] */
-    uint64_t launched_us;
+    batch_seq *seq;                    /* [max_seqs] */
+    block_copy *copies;                /* [sched_max_copies] */
+    batch_checkpoint *checkpoints;     /* [n_checkpoints] */
+    uint64_t launched_us, guessing_us; /* guessing_us: of the time since, for the draft model */
     bool submitted;
     bool weighed;  /* some sequence asks for its energy ... */
     double joules; /* ... and what had been used when the step was launched */
@@ -31,6 +32,9 @@ typedef struct guessed {
     runner_job *job; /* while the scheduler has the sequence */
     uint32_t slot, n_text;
 } guessed;
+
+/* Where guesses come from. */
+typedef enum guess_source { GUESS_LOOKUP, GUESS_DRAFT_MODEL } guess_source;
 
 struct runner {
     sched *sched;
@@ -50,7 +54,11 @@ struct runner {
     uint32_t *masks;
     uint32_t max_draft;
     drafter *drafter; /* NULL: nothing is guessed */
+    draft_run *draft; /* NULL: there is no draft model */
+    uint32_t draft_group;
+    bool looks_up;
     guessed *guessed; /* [max_seqs] */
+    uint8_t *source;  /* [max_seqs]: guess_source of a slot's last guesses */
     uint32_t n_guessed,
         n_decoding;         /* n_decoding: sequences that drew, and may draw again ... */
     double decoding_tokens; /* ... and what they know */
@@ -83,7 +91,9 @@ size_t runner_bytes(const sched_config *c, uint32_t n_vocab, uint32_t max_draft)
            part(c->max_seqs, sizeof(uint32_t)) +
            part((size_t)c->max_seqs * MAX_RUN, sizeof(int32_t)) +
            part(c->max_seqs, sizeof(uint32_t)) + masks_bytes(c, n_vocab, max_draft) +
-           (max_draft ? part(c->max_seqs, sizeof(guessed)) + drafter_bytes(c->max_seqs) : 0);
+           (max_draft ? part(c->max_seqs, sizeof(guessed)) + part(c->max_seqs, 1) +
+                            drafter_bytes(c->max_seqs)
+                      : 0);
 }
 
 runner *runner_init(void *mem, const sched_config *c, uint32_t n_vocab, uint32_t max_draft,
@@ -122,12 +132,22 @@ runner *runner_init(void *mem, const sched_config *c, uint32_t n_vocab, uint32_t
     at += masks_bytes(c, n_vocab, max_draft);
     r->guessed = (guessed *)at;
     at += part(c->max_seqs, sizeof(guessed));
+    r->source = (uint8_t *)at;
+    at += part(c->max_seqs, 1);
+    r->looks_up = true;
     r->drafter = drafter_init(at, c->max_seqs, max_draft);
     return r;
 }
 
 void runner_set_log(runner *r, step_log *log) {
     r->log = log;
+}
+
+void runner_set_draft(runner *r, draft_run *d, uint32_t group, bool looks_up) {
+    CHECK(r->drafter && group < r->n_groups);
+    r->draft = d;
+    r->draft_group = group;
+    r->looks_up = looks_up;
 }
 
 const err *runner_last_error(const runner *r) {
@@ -244,28 +264,81 @@ static uint32_t undone_guesses(const runner *r, uint32_t pos) {
     return at + 2 < r->state_chunk ? r->state_chunk - 2 - at : 0;
 }
 
+/* The guesses of the text itself; n_most: that the scheduler and the states take. */
+static void look_up(runner *r, const guessed *g, uint32_t n_most) {
+    if (r->looks_up)
+        drafter_add(r->drafter, g->id, g->slot, sched_tokens(r->sched, g->slot), g->n_text,
+                    n_most);
+}
+
+static uint32_t most_guesses(const runner *r, const guessed *g) {
+    const uint32_t n = sched_draft_room(r->sched, g->id),
+                   undone = undone_guesses(r, g->n_text - 1);
+    return n < undone ? n : undone;
+}
+
+/* Those of the draft model, of sequences whose text gives none. */
+static void guess_by_model(runner *r, const draft *found, uint32_t n_found) {
+    draft_run_begin(r->draft);
+    for (uint32_t i = 0, k = 0; i < r->n_guessed; i++) {
+        const guessed *g = &r->guessed[i];
+        while (k < n_found && found[k].id != g->id && found[k].n == 0) k++;
+        if (k < n_found && found[k].id == g->id && found[k++].n > 0) continue;
+        const uint32_t n_most = most_guesses(r, g);
+        if (n_most > 0)
+            draft_run_add(r->draft, g->id, g->slot, sched_tokens(r->sched, g->slot), g->n_text,
+                          sched_blocks(r->sched, g->slot, r->draft_group),
+                          sched_n_blocks(r->sched, g->slot), n_most);
+    }
+    draft_run_guess(r->draft, sched_step_cost(r->sched), r->n_decoding, r->decoding_tokens);
+}
+
+/* Drafts are in the order of the sequences that are guessed. */
+static void hand_over(runner *r, const draft *x, uint32_t n, guess_source source) {
+    const guessed *g = r->guessed;
+    for (uint32_t i = 0; i < n; i++) {
+        while (g->id != x[i].id) g++;
+        const uint32_t k = x[i].n ? allowed_guesses(r, g, x[i].guess, x[i].n) : 0;
+        if (k == 0) continue;
+        r->source[g->slot] = (uint8_t)source;
+        logged_draft(r->log, r->sched, x[i].id, x[i].guess, k);
+    }
+}
+
 /* Before a step is planned: what it may verify. A sequence that has ended since, or is paused, may
  * verify none, and its job is not looked at. */
 static void guess_next(runner *r) {
     draft *x;
     drafter_begin(r->drafter);
-    for (uint32_t i = 0; i < r->n_guessed; i++) {
-        const guessed *g = &r->guessed[i];
-        const uint32_t n_most = sched_draft_room(r->sched, g->id),
-                       undone = undone_guesses(r, g->n_text - 1);
-        drafter_add(r->drafter, g->id, g->slot, sched_tokens(r->sched, g->slot), g->n_text,
-                    n_most < undone ? n_most : undone);
-    }
+    for (uint32_t i = 0; i < r->n_guessed; i++)
+        look_up(r, &r->guessed[i], most_guesses(r, &r->guessed[i]));
     drafter_choose(r->drafter, sched_step_cost(r->sched), r->n_decoding, r->decoding_tokens);
     const uint32_t n = drafter_drafts(r->drafter, &x);
-    const guessed *g = r->guessed;
-    for (uint32_t i = 0; i < n; i++) {
-        while (g->id != x[i].id) g++; /* in the same order */
-        const uint32_t k = x[i].n ? allowed_guesses(r, g, x[i].guess, x[i].n) : 0;
-        if (k > 0) logged_draft(r->log, r->sched, x[i].id, x[i].guess, k);
+    if (r->draft && r->n_guessed) guess_by_model(r, x, n);
+    hand_over(r, x, n, GUESS_LOOKUP);
+    if (r->draft && r->n_guessed) {
+        const uint32_t n_model = draft_run_drafts(r->draft, &x);
+        hand_over(r, x, n_model, GUESS_DRAFT_MODEL);
     }
     r->n_guessed = r->n_decoding = 0;
     r->decoding_tokens = 0;
+}
+
+/* What the draft model had computed where the step writes is gone. */
+static void enter_blocks(runner *r, const sched_step *st) {
+    for (uint32_t i = 0; i < st->n_copies; i++)
+        if (st->copy[i].group == r->draft_group) draft_run_copied(r->draft, st->copy[i].to);
+    for (uint32_t i = 0; i < st->n_seqs; i++)
+        draft_run_enter(r->draft, sched_blocks(r->sched, st->seq[i].slot, r->draft_group),
+                        st->seq[i].first_pos, st->seq[i].n_rows);
+}
+
+/* The first n guesses of an entry were verified. */
+static void learn_guesses(runner *r, uint32_t slot, uint32_t n, uint32_t n_right) {
+    if (r->source[slot] == GUESS_DRAFT_MODEL)
+        draft_run_learn(r->draft, slot, n, n_right);
+    else
+        drafter_learn(r->drafter, slot, n, n_right);
 }
 
 static void fill_seq(const runner *r, const sched_step_seq *q, batch_seq *b) {
@@ -336,12 +409,15 @@ static void share_energy(runner *r, const flight *f) {
 static bool launch(runner *r) {
     uint64_t now = clock_us();
     if (r->drafter) guess_next(r);
+    const uint64_t guessing_us = r->draft ? clock_us() - now : 0;
     const sched_step *st = logged_plan(r->log, r->sched, now);
     deliver(r, NULL, NULL, now); /* deadlines and preemptions become events at planning */
     if (!st) return false;
     flight *f = &r->flight[(r->first + r->n_flights++) % MAX_DEPTH];
     f->step = st;
     f->launched_us = now;
+    f->guessing_us = guessing_us;
+    if (r->draft) enter_blocks(r, st);
     for (uint32_t i = 0; i < st->n_seqs; i++) fill_seq(r, &st->seq[i], &f->seq[i]);
     for (uint32_t i = 0; i < st->n_copies; i++) f->copies[i] = copy_of(r, &st->copy[i]);
     fill_checkpoints(st, f);
@@ -360,7 +436,7 @@ static sched_step_tokens take_runs(runner *r, const sched_step *st, const step_r
         for (uint32_t k = 0; k < r->n_tokens[i]; k++)
             r->token[(size_t)i * MAX_RUN + k] = run[k].token;
         if (r->drafter && st->seq[i].n_draft > 0)
-            drafter_learn(r->drafter, st->seq[i].slot, st->seq[i].n_draft, r->n_tokens[i] - 1);
+            learn_guesses(r, st->seq[i].slot, st->seq[i].n_draft, r->n_tokens[i] - 1);
     }
     return (sched_step_tokens){.token = r->token, .n = r->n_tokens, .stride = MAX_RUN};
 }
@@ -368,7 +444,7 @@ static sched_step_tokens take_runs(runner *r, const sched_step *st, const step_r
 /* The scheduler learns what a step took: from the commit before it, since that is what a client
  * waits for, or from its launch where nothing ran before. */
 static void observe(runner *r, const flight *f, uint64_t now) {
-    const uint64_t from = r->idle ? f->launched_us : r->committed_us;
+    const uint64_t from = (r->idle ? f->launched_us : r->committed_us) + f->guessing_us;
     if (!r->idle || f->launched_us - r->committed_us < LONG_IDLE_US)
         logged_observe(r->log, r->sched, f->step, now > from ? now - from : 0);
     r->committed_us = now;

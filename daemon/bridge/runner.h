@@ -65,6 +65,10 @@ runner *runner_init(void *mem, const sched_config *, uint32_t n_vocab, uint32_t 
                     sched *, engine *, runner_callback *, void *arg);
 /* Its calls of the scheduler are recorded from now on; borrowed. */
 void runner_set_log(runner *, struct step_log *);
+/* A draft model guesses, too, at the places of the blocks of a group; looks_up: where the text itself gives no guesses
+ * that are worth their rows; else always. Borrowed. */
+struct draft_run;
+void runner_set_draft(runner *, struct draft_run *, uint32_t group, bool looks_up);
 
 /* Fills the engine's queue and commits one step. False when there was nothing to do. An engine
  * that fails ends the sequences of its step with FINISH_ERROR, and last_error says why. */

@@ -16,7 +16,7 @@ CHOSEN = {"served_model_name": "other", "embeddings": "mean", "host": "::1", "tr
           "tls_key": "{key}", "cors_origins": "https://a.example", "docs_dir": "/tmp", "memory": "400MiB", "memory_max": "900MiB", "memory_pressure": "psi",
           "cuda_plugin": "/nonexistent.so", "kv_disk": "/nonexistent/kv", "kv_host_bytes": "64MiB", "expert_memory": "auto", "step_log": "{steps}", "cuda_device": "1", "max_model_len": "1024", "request_memory": "24MiB",
           "pre_tokenizer": "gpt-2", "strip_prompt_lines": "^x-mine:", "chat_template": "{template}", "chat_template_kwargs": '{{"enable_thinking": false}}',
-          "kv_cache_tokens": "4096", "block_size": "32", "backend": "cpu", "gpu_layers": "7", "batching": "static", "speculative": "lookup", "speculative_tokens": "8", "itl_slo_ms": "40", "ttft_slo_ms": "4000", "slo_first": "ttft", "scheduler_policy": "fcfs", "attention": "unfused", "cpu_isa": "plain", "activation_dtype": "f32",
+          "kv_cache_tokens": "4096", "block_size": "32", "backend": "cpu", "gpu_layers": "7", "batching": "static", "speculative": "lookup", "draft_model": "{draft}", "speculative_tokens": "8", "itl_slo_ms": "40", "ttft_slo_ms": "4000", "slo_first": "ttft", "scheduler_policy": "fcfs", "attention": "unfused", "cpu_isa": "plain", "activation_dtype": "f32",
           "kv_cache_dtype": "f32", "cache_type_k": "f32", "cache_type_v": "f32", "temperature": "0.5", "top_p": "0.9",
           "top_k": "40", "min_p": "0.1", "request_timeout": "1", "log_level": "debug", "threads": "3", "max_num_seqs": "8", "max_num_batched_tokens": "128"}
 NO_VALUE = ("model", "host_memory", "pipeline_parallel_size")  # in every call; refused by both without a device, see below; planned alone (test_ranks.py)
@@ -44,7 +44,7 @@ def files(tmp_path_factory):
     template.write_text("{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}")
     with pytest.MonkeyPatch.context() as m:
         m.setenv("MEMORY_PRESSURE_WATCH", str(folder / "pressure"))
-        yield {"template": str(template), "cert": str(cert), "key": str(key), "keys": str(keys), "steps": str(folder / "steps")}
+        yield {"template": str(template), "cert": str(cert), "key": str(key), "keys": str(keys), "steps": str(folder / "steps"), "draft": MODEL}
 
 
 def other(name, files):

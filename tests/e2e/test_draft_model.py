@@ -1,0 +1,76 @@
+"""draft_model: the same answers as without it, memory to the byte, and errors that name both files. The draft model is the first layers
+of the real model, which guesses badly and is verified all the same."""
+
+import re
+import threading
+
+import gguf
+import pytest
+
+from harness import MODEL, Daemon, refused
+
+SMALL = ["--max-model-len", "512", "--max-num-seqs", "4", "--kv-cache-tokens", "768", "--no-log-requests"]
+PROMPT = "One, two, three, four, five, six, seven, eight, nine, ten. " * 6
+CASES = [{"prompt": PROMPT[i:], "max_tokens": 120, "ignore_eos": True, "temperature": t, "seed": i, "logprobs": 2} for i, t in enumerate((0, 0.8, 0, 1))]
+LAYERS = 2
+
+
+@pytest.fixture(scope="module")
+def draft(tmp_path_factory):
+    path = tmp_path_factory.mktemp("draft") / "draft.gguf"
+    r = gguf.GGUFReader(MODEL)
+    w = gguf.GGUFWriter(path, "llama")
+    for f in r.fields.values():
+        if f.name.startswith("GGUF.") or f.name == "general.architecture":
+            continue
+        value = LAYERS if f.name == "llama.block_count" else f.contents()
+        w.add_key_value(f.name, value, f.types[0], f.types[-1] if f.types[0] == gguf.GGUFValueType.ARRAY else None)
+    for t in r.tensors:
+        m = re.match(r"blk\.(\d+)\.", t.name)
+        if not m or int(m[1]) < LAYERS:
+            w.add_tensor(t.name, t.data, raw_dtype=t.tensor_type)
+    w.write_header_to_file()
+    w.write_kv_data_to_file()
+    w.write_tensors_to_file()
+    w.close()
+    return str(path)
+
+
+def ask(d):
+    """Side by side: more than the KV cache holds, so that some are preempted; then one after the other."""
+    out = [None] * len(CASES)
+
+    def one(i):
+        out[i] = d.http.post("/v1/completions", json=CASES[i]).json()["choices"]
+    threads = [threading.Thread(target=one, args=(i,)) for i in range(len(CASES))]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    return out, [d.http.post("/v1/completions", json=c).json()["choices"] for c in CASES]
+
+
+def test_answers_are_the_same_and_memory_is_as_planned(draft):
+    d = Daemon(*SMALL)
+    want = ask(d)
+    d.stop()
+    for more in ([], ["--speculative=lookup"]):
+        d = Daemon(*SMALL, "--draft-model", draft, *more)
+        try:
+            assert ask(d) == want
+            text = d.http.get("/metrics").text
+            assert float(re.search(r"^vramd_speculative_draft_tokens_total(?:\{.*\})? (\S+)", text, re.M)[1]) > 0
+            with d.http.stream("POST", "/v1/completions", json={**CASES[0], "stream": True}) as r:
+                for _ in zip(range(4), r.iter_lines()):
+                    pass
+            d.wait_free()
+            classes = {c["class"]: c for c in d.memory()["classes"]}
+            for c in ("draft", "kv", "scheduler", "weights"):
+                assert classes[c]["plan_bytes"] == classes[c]["ledger_bytes"] > 0
+        finally:
+            d.stop()
+
+
+def test_a_file_that_is_not_there_is_named():
+    r = refused("--model", MODEL, "--draft-model", "/nonexistent.gguf")
+    assert "/nonexistent.gguf" in r.stderr
