@@ -16,7 +16,7 @@ static const struct {
 } classes[CLASSES] = {{0, 0.2f}, {0.3f, 0.35f}, {0.5f, 0.5f}, {0.7f, 0.7f}, {0.9f, 0.9f}};
 
 /* As in drafter.c. */
-#define NEXT_CHANCE 0.6f
+#define NEXT_CHANCE 0.7f
 #define SEQ_FADE    0.9f
 #define ALL_FADE    0.98f
 #define IDLE_FADE   0.999f

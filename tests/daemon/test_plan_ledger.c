@@ -78,7 +78,7 @@ static void compare(const char *what) {
     ck_assert_uint_eq(v.plan_bytes, r.m.plan.total_bytes);
 }
 
-/* False: the engine does not compute with that type of cache, a tier has no states, or attention without
+/* False: the engine does not compute with that type of cache, a draft model has states or the plan no pool for it, a tier has no states, or attention without
  * fusion no K and V in one row. */
 static bool check_one(const options *o, const char *what) {
     const machine_wish w = {.extra = serving_terms};
@@ -88,6 +88,9 @@ static bool check_one(const options *o, const char *what) {
     const bool refused =
         s == ERR_UNSUPPORTED &&
         (strcmp(e.field, "kv_cache_dtype") == 0 || strncmp(e.field, "cache_type", 10) == 0 ||
+         (strcmp(e.field, "draft_model") == 0 &&
+          (program_state_bytes(&r.m.model->program) > 0 ||
+           r.m.sched_conf.n_groups == PLAN_MAX_GROUPS)) ||
          (strcmp(e.field, "expert_memory") == 0 && !r.m.model->program.config.n_experts) ||
          (strcmp(e.field, "attention") == 0 && r.m.model->program.config.shape.kv_rank > 0) ||
          (r.m.sched_conf.state_slots > 0 &&
@@ -132,6 +135,8 @@ static const char *const with_types[] = {
     "--kv-host-bytes=3000000",
     "--state-checkpoints=9",
     "--speculative=lookup --speculative-tokens=5",
+    "--draft-model=@ --block-size=32 --speculative-tokens=5",
+    "--draft-model=@ --speculative=lookup --memory-max=300MiB --threads=3",
 };
 static const char *const with_f16[] = {
     "--cache-type-k=bf16 --cache-type-v=f32 --block-size=8",
@@ -185,6 +190,8 @@ static uint32_t check_type(const char *path, const family *f, uint32_t type) {
         options o = base_options(path);
         o.kv_cache_dtype = type;
         read_words(&o, words);
+        if (strcmp(o.draft_model, "@") == 0)
+            snprintf(o.draft_model, sizeof o.draft_model, "%s", path);
         if (strcmp(o.kv_disk, "@") == 0) snprintf(o.kv_disk, sizeof o.kv_disk, "%s", kv_dir);
         snprintf(what, sizeof what, "%s, kv_cache_dtype = " STR_FMT " %s", f->arch,
                  STR_ARG(word), words);
