@@ -104,7 +104,6 @@ static void set_options(machine *m) {
     m->draft.opt = (engine_options){.max_rows = of->max_rows,
                                     .max_seqs = of->max_seqs,
                                     .max_logit_rows = of->max_seqs,
-                                    /* The table of its blocks ends with those set aside. */
                                     .max_model_len = of->max_model_len,
                                     .block_tokens = of->block_tokens,
                                     .kv_k = DT_F16,
