@@ -7,6 +7,7 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "daemon/bridge/chance.h"
 
 enum { CLASSES = 5, SOON_ROWS = 16 };
 
@@ -15,20 +16,7 @@ static const struct {
     float least, chance;
 } classes[CLASSES] = {{0, 0.2f}, {0.3f, 0.35f}, {0.5f, 0.5f}, {0.7f, 0.7f}, {0.9f, 0.9f}};
 
-/* As in drafter.c. */
-#define NEXT_CHANCE 0.7f
-#define SEQ_FADE    0.9f
-#define ALL_FADE    0.98f
-#define IDLE_FADE   0.999f
-#define SEQ_WEIGHT  4.0f
-#define ALL_WEIGHT  8.0f
-#define MARGIN      1.1
-#define UNKNOWN_ROW 0.15
-#define LEAST_ROW   0.01
-
-typedef struct chance {
-    float tries, hits;
-} chance;
+#define NEXT_CHANCE 0.7f /* likewise, of a guess that is not made yet */
 
 /* next: that a guess is right, before the draft model has made it. */
 typedef struct chances {
@@ -178,27 +166,12 @@ void draft_run_add(draft_run *d, sched_id id, uint32_t slot, const int32_t *text
 
 /* ---- what is worth its time ---- */
 
-static double chance_of(const chance *own, const chance *all, double expected) {
-    const double mean = (all->hits + ALL_WEIGHT * expected) / (all->tries + ALL_WEIGHT);
-    return (own->hits + SEQ_WEIGHT * mean) / (own->tries + SEQ_WEIGHT);
-}
-
 static double next_chance(const draft_run *d, uint32_t slot) {
     return chance_of(&d->slot[slot].own.next, &d->all.next, NEXT_CHANCE);
 }
 
 static double class_chance(const draft_run *d, uint32_t slot, uint32_t c) {
     return chance_of(&d->slot[slot].own.seen[c], &d->all.seen[c], classes[c].chance);
-}
-
-static void fade(chance *c, float by) {
-    c->tries *= by, c->hits *= by;
-}
-
-static void see(chance *c, float by, bool right) {
-    fade(c, by);
-    c->tries += 1;
-    c->hits += right;
 }
 
 /* Times of the step that is to come, and what it is expected to give so far. */
@@ -209,12 +182,8 @@ typedef struct worth {
 } worth;
 
 static worth worth_of(const draft_run *d, const cost_model *c, uint32_t n_decode, double kv) {
-    worth w = {.tokens = n_decode, .us = 1, .row_us = UNKNOWN_ROW};
-    if (cost_ready(c)) {
-        w.us = cost_predict(c, (step_work){.rows = n_decode, .kv = kv, .logit_rows = n_decode});
-        w.row_us = c->coef[1] + c->coef[2] * kv / n_decode + c->coef[3];
-    }
-    if (w.row_us < LEAST_ROW * w.us) w.row_us = LEAST_ROW * w.us;
+    const decode_times t = decode_times_of(c, n_decode, kv);
+    worth w = {.tokens = n_decode, .us = t.us, .row_us = t.row_us};
     w.pass_us = d->c.share * w.us;
     w.guess_us = d->c.share * w.row_us;
     if (cost_ready(&d->cost) && cost_ready(c)) {
@@ -345,8 +314,9 @@ static bool run(draft_run *d, const pass *p) {
 
 /* Those whose guesses are not tried for want of worth are tried again later. */
 static void rest(draft_run *d) {
-    for (uint32_t i = 0; i < d->n; i++) fade(&d->slot[d->draft[i].slot].own.next, IDLE_FADE);
-    fade(&d->all.next, IDLE_FADE);
+    for (uint32_t i = 0; i < d->n; i++)
+        chance_fade(&d->slot[d->draft[i].slot].own.next, IDLE_FADE);
+    chance_fade(&d->all.next, IDLE_FADE);
 }
 
 /* Guesses that are not worth a row go; what was computed of the others is noted. */
@@ -395,10 +365,10 @@ void draft_run_learn(draft_run *d, uint32_t slot, uint32_t n, uint32_t n_right) 
     slot_state *s = &d->slot[slot];
     for (uint32_t k = 0; k < n && k <= n_right; k++) {
         const bool right = k < n_right;
-        see(&s->own.next, SEQ_FADE, right);
-        see(&d->all.next, ALL_FADE, right);
-        see(&s->own.seen[s->cls[k]], SEQ_FADE, right);
-        see(&d->all.seen[s->cls[k]], ALL_FADE, right);
+        chance_see(&s->own.next, SEQ_FADE, right);
+        chance_see(&d->all.next, ALL_FADE, right);
+        chance_see(&s->own.seen[s->cls[k]], SEQ_FADE, right);
+        chance_see(&d->all.seen[s->cls[k]], ALL_FADE, right);
     }
     const uint32_t known = s->n_text + n_right, end = known < s->end ? known : s->end;
     const uint32_t bt = d->c.block_tokens;

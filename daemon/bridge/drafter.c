@@ -2,6 +2,7 @@
 #include "daemon/bridge/drafter.h"
 
 #include "base/check.h"
+#include "daemon/bridge/chance.h"
 #include "daemon/bridge/lookup.h"
 
 enum { CLASSES = 5, ROUNDS = 3 };
@@ -11,24 +12,6 @@ static const struct {
     uint32_t least;
     float chance;
 } classes[CLASSES] = {{2, 0.25f}, {3, 0.4f}, {4, 0.55f}, {6, 0.7f}, {10, 0.85f}};
-
-/* How fast what was seen fades, with each guess that is verified after it: of a sequence, of all; and with each
- * step in which a match was not worth a row, so that it is tried again. */
-#define SEQ_FADE  0.9f
-#define ALL_FADE  0.98f
-#define IDLE_FADE 0.999f
-/* Guesses that what is expected counts as. */
-#define SEQ_WEIGHT 4.0f
-#define ALL_WEIGHT 8.0f
-/* A row must be worth so much more than its time: chances and times are estimates. */
-#define MARGIN 1.1
-/* Of the time of a step, that of a row while no times are known, and at least. */
-#define UNKNOWN_ROW 0.15
-#define LEAST_ROW   0.01
-
-typedef struct chance {
-    float tries, hits;
-} chance;
 
 typedef struct slot_state {
     sched_id id;
@@ -83,12 +66,9 @@ static uint32_t class_of(uint32_t length) {
 }
 
 /* That the guess behind a match of such a length is right. */
-static double chance_of(const drafter *d, const slot_state *s, uint32_t length) {
+static double chance_behind(const drafter *d, const slot_state *s, uint32_t length) {
     const uint32_t c = class_of(length);
-    const chance *all = &d->all[c], *own = &s->seen[c];
-    const double expected =
-        (all->hits + ALL_WEIGHT * classes[c].chance) / (all->tries + ALL_WEIGHT);
-    return (own->hits + SEQ_WEIGHT * expected) / (own->tries + SEQ_WEIGHT);
+    return chance_of(&s->seen[c], &d->all[c], classes[c].chance);
 }
 
 /* Guesses of a draft that are each accepted with a chance of at least `least`; adds the tokens that they
@@ -97,41 +77,32 @@ static uint32_t worth(const drafter *d, const draft *x, double least, double *to
     double all_right = 1;
     uint32_t k = 0;
     for (; k < x->n_most; k++) {
-        all_right *= chance_of(d, &d->slot[x->slot], x->length + k);
+        all_right *= chance_behind(d, &d->slot[x->slot], x->length + k);
         if (all_right < least) break;
         *tokens += all_right;
     }
     return k;
 }
 
-static void fade(chance *c, float by) {
-    c->tries *= by, c->hits *= by;
-}
-
 /* The best sum of tokens by time: rows are added while each gives more than the mean does, and what
  * they give raises the mean. */
 void drafter_choose(drafter *d, const cost_model *c, uint32_t n_decode, double kv) {
-    double us = 1, row_us = UNKNOWN_ROW;
     if (d->n == 0) return;
-    if (cost_ready(c)) {
-        us = cost_predict(c, (step_work){.rows = n_decode, .kv = kv, .logit_rows = n_decode});
-        row_us = c->coef[1] + c->coef[2] * kv / n_decode + c->coef[3];
-    }
-    if (row_us < LEAST_ROW * us) row_us = LEAST_ROW * us;
-    double rate = n_decode / us;
+    const decode_times t = decode_times_of(c, n_decode, kv);
+    double rate = n_decode / t.us;
     for (int round = 0; round < ROUNDS; round++) {
         double tokens = n_decode;
         uint32_t rows = 0;
         for (uint32_t i = 0; i < d->n; i++)
-            rows += d->draft[i].n = worth(d, &d->draft[i], MARGIN * rate * row_us, &tokens);
-        const double reached = tokens / (us + rows * row_us);
+            rows += d->draft[i].n = worth(d, &d->draft[i], MARGIN * rate * t.row_us, &tokens);
+        const double reached = tokens / (t.us + rows * t.row_us);
         rate = reached > rate ? reached : rate;
     }
     for (uint32_t i = 0; i < d->n; i++) {
         const uint32_t k = class_of(d->draft[i].length);
         if (d->draft[i].n > 0) continue;
-        fade(&d->slot[d->draft[i].slot].seen[k], IDLE_FADE);
-        fade(&d->all[k], IDLE_FADE);
+        chance_fade(&d->slot[d->draft[i].slot].seen[k], IDLE_FADE);
+        chance_fade(&d->all[k], IDLE_FADE);
     }
 }
 
@@ -140,17 +111,11 @@ uint32_t drafter_drafts(drafter *d, draft **out) {
     return d->n;
 }
 
-static void see(chance *c, float by, bool right) {
-    fade(c, by);
-    c->tries += 1;
-    c->hits += right;
-}
-
 void drafter_learn(drafter *d, uint32_t slot, uint32_t n, uint32_t n_right) {
     slot_state *s = &d->slot[slot];
     for (uint32_t k = 0; k < n && k <= n_right; k++) {
         const uint32_t c = class_of(s->length + k);
-        see(&s->seen[c], SEQ_FADE, k < n_right);
-        see(&d->all[c], ALL_FADE, k < n_right);
+        chance_see(&s->seen[c], SEQ_FADE, k < n_right);
+        chance_see(&d->all[c], ALL_FADE, k < n_right);
     }
 }

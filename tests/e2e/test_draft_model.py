@@ -3,6 +3,7 @@ of the real model, which guesses badly and is verified all the same."""
 
 import re
 import threading
+import time
 
 import gguf
 import pytest
@@ -42,18 +43,18 @@ def draft(tmp_path_factory):
     return cut(tmp_path_factory.mktemp("draft") / "draft.gguf")
 
 
-def ask(d):
+def ask(d, cases=CASES):
     """Side by side: more than the KV cache holds, so that some are preempted; then one after the other."""
-    out = [None] * len(CASES)
+    out = [None] * len(cases)
 
     def one(i):
-        out[i] = d.http.post("/v1/completions", json=CASES[i]).json()["choices"]
-    threads = [threading.Thread(target=one, args=(i,)) for i in range(len(CASES))]
+        out[i] = d.http.post("/v1/completions", json=cases[i]).json()["choices"]
+    threads = [threading.Thread(target=one, args=(i,)) for i in range(len(cases))]
     for t in threads:
         t.start()
     for t in threads:
         t.join()
-    return out, [d.http.post("/v1/completions", json=c).json()["choices"] for c in CASES]
+    return out, [d.http.post("/v1/completions", json=c).json()["choices"] for c in cases]
 
 
 def test_answers_are_the_same_and_memory_is_as_planned(draft):
@@ -77,6 +78,29 @@ def test_answers_are_the_same_and_memory_is_as_planned(draft):
                 assert classes[c]["plan_bytes"] == classes[c]["ledger_bytes"] > 0
         finally:
             d.stop()
+
+
+def test_the_draft_models_cache_moves_with_the_budget(draft):
+    d, cases = Daemon(*SMALL, "--draft-model", draft), [{**c, "max_tokens": 24} for c in CASES[:2]]
+    try:
+        def bytes_of():
+            m = d.memory()
+            assert not m["resizing"]
+            return {c["class"]: (c["plan_bytes"], c["ledger_bytes"]) for c in m["classes"] if c["class"] in ("draft", "kv")}
+        full, m = bytes_of(), d.memory()
+        want = ask(d, cases)
+        for budget in (m["smallest_budget_bytes"], m["full_budget_bytes"]):
+            moved = threading.Thread(target=ask, args=(d, cases))
+            moved.start()
+            assert d.http.put("/v1/memory", json={"budget_bytes": budget}).status_code in (200, 202)
+            moved.join()
+            while (now := d.memory())["resizing"] or now["budget_bytes"] != budget:
+                time.sleep(0.01)
+            assert ask(d, cases) == want
+            now = bytes_of()
+            assert all(plan == ledger for plan, ledger in now.values()) and (now == full) == (budget == m["full_budget_bytes"])
+    finally:
+        d.stop()
 
 
 def test_a_file_that_is_not_there_is_named():
