@@ -4,7 +4,10 @@ same requests in turn; the ratio is the median of the rounds'. Kinds: edit, a fi
 written again with a name changed; quote, prose of a prompt is repeated; chat, questions of no common subject at
 temperature 1, which give little to quote; chat_greedy, the same at temperature 0. Answers of both servers are compared:
 they must be equal. after_first: the ratio of the tokens per second of a request behind its first one, since both servers compute
-prompts in the same time; accepted: guesses that were right, of those that were verified; per_step: tokens of a sequence's step."""
+prompts in the same time; accepted: guesses that were right, of those that were verified; per_step: tokens of a sequence's step.
+
+--draft: with draft_model and without. The model is the real one with its numbers in float32, the draft model the real one as it is,
+which reads a fifth of the bytes: bench/results/speculation-draft-CPU.json, where `lookup` is the server with the draft model."""
 
 import argparse
 import random
@@ -107,9 +110,25 @@ def main():
     p.add_argument("--streams", type=int, nargs="*", default=STREAMS)
     p.add_argument("--kinds", nargs="*", default=KINDS)
     p.add_argument("--dry", action="store_true", help="no file of results")
+    p.add_argument("--draft", action="store_true", help="a draft model in place of lookup")
     o = p.parse_args()
-    options = ("--max-num-seqs", 32, "--max-model-len", 2048, "--kv-cache-tokens", 65536, "--no-prefix-caching")
-    servers = [vramd_server(*options), vramd_server(*options, "--speculative", "lookup", "--speculative-tokens", o.tokens)]
+    with tempfile.TemporaryDirectory() as folder:
+        rows = compare(o, *servers_of(o, folder))
+    if not o.dry:
+        save("speculation-draft" if o.draft else "speculation", rows, rounds=o.rounds, speculative_tokens=o.tokens, output_tokens=OUTPUT)
+
+
+def servers_of(o, folder):
+    """Without guesses, and with them."""
+    options = ["--max-num-seqs", 32, "--max-model-len", 2048, "--kv-cache-tokens", 65536, "--no-prefix-caching"]
+    guesses, model = ["--speculative", "lookup"], None
+    if o.draft:
+        guesses, model = ["--draft-model", model_path()], Path(folder) / "f32.gguf"
+        vramd("quantize", model_path(), model, "--type", "F32", "--requantize")
+    return vramd_server(*options, model=model), vramd_server(*options, *guesses, "--speculative-tokens", o.tokens, model=model)
+
+
+def compare(o, *servers):
     rows = []
     try:
         for kind in o.kinds:
@@ -126,11 +145,10 @@ def main():
                             runs[k].append(r)
                 rows.append(row_of(kind, streams, runs))
                 print(rows[-1], flush=True)
+        return rows
     finally:
         for s in servers:
             s.stop()
-    if not o.dry:
-        save("speculation", rows, rounds=o.rounds, speculative_tokens=o.tokens, output_tokens=OUTPUT)
 
 
 if __name__ == "__main__":
