@@ -86,10 +86,10 @@ static status check_target(machine *m, const kv_request *kv, err *e) {
     if (m->on_device)
         return unsupported(e, "the CUDA engine verifies no guesses", "give backend = cpu");
     if (m->opt.tensor_parallel_size > 1 || m->opt.pipeline_parallel_size > 1)
-        return unsupported(e, "several ranks have none",
+        return unsupported(e, "ranks cannot use a draft model",
                            "leave out tensor_parallel_size and pipeline_parallel_size");
     if (m->opt.kv_disk[0] || m->opt.kv_host_bytes)
-        return unsupported(e, "a tier keeps nothing of its KV cache",
+        return unsupported(e, "tiers on disk and in host memory do not store its KV cache",
                            "leave out kv_disk and kv_host_bytes");
     for (d->group = 0; d->group < kv->n_groups && kv->group[d->group].window;) d->group++;
     if (d->group < kv->n_groups && kv->n_groups < PLAN_MAX_GROUPS) return OK;

@@ -314,9 +314,10 @@ static void guess_next(runner *r) {
         look_up(r, &r->guessed[i], most_guesses(r, &r->guessed[i]));
     drafter_choose(r->drafter, sched_step_cost(r->sched), r->n_decoding, r->decoding_tokens);
     const uint32_t n = drafter_drafts(r->drafter, &x);
-    if (r->draft && r->n_guessed) guess_by_model(r, x, n);
+    const bool by_model = r->draft && r->n_guessed;
+    if (by_model) guess_by_model(r, x, n);
     hand_over(r, x, n, GUESS_LOOKUP);
-    if (r->draft && r->n_guessed) {
+    if (by_model) {
         const uint32_t n_model = draft_run_drafts(r->draft, &x);
         hand_over(r, x, n_model, GUESS_DRAFT_MODEL);
     }
