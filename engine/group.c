@@ -1,5 +1,6 @@
-/* Meetings, steps and states of a group, by words in shared memory and futexes on them. A rank spins for
- * a moment before it sleeps: ranks meet every few microseconds of a step. */
+/* Meetings, steps and states of a group, by words in its memory; and the transport of ranks that map the same
+ * memory: futexes on those words. A rank spins for a moment before it sleeps: ranks meet every few
+ * microseconds of a step. */
 #include "engine/group.h"
 
 #include <linux/futex.h>
@@ -14,8 +15,7 @@
 #include "base/clock.h"
 #include "base/thread.h"
 
-/* Short, since with as many threads as cores a rank that spins keeps another from coming. */
-enum { SPIN_NS = 20000, PAUSES_PER_CLOCK = 32, SLICE_MS = 100 };
+enum { PAUSES_PER_CLOCK = 32, SLICE_MS = 100 };
 
 /* ---- places ---- */
 
@@ -57,7 +57,38 @@ group_region group_region_of(const group_shape *s, uint32_t stage) {
     return r;
 }
 
+void group_parts(const group_shape *s, uint32_t rank, group_part out[GROUP_PARTS]) {
+    const uint32_t stage = rank / (s->n_ranks / s->n_stages);
+    const group_place at = group_lay(s);
+    const group_region own = group_region_of(s, stage);
+    out[0] = (group_part){0, at.stages, MEM_WORKSPACE};
+    out[1] = (group_part){own.values, own.end, MEM_ACTIVATIONS};
+    out[2] = out[3] = (group_part){0, 0, MEM_ACTIVATIONS};
+    if (stage) {
+        const group_region before = group_region_of(s, stage - 1);
+        out[2].from = before.sent & ~4095ull;
+        out[2].to = before.end;
+    }
+    if (rank == 0 || stage + 1 == s->n_stages)
+        out[3] = (group_part){at.logits, at.bytes, MEM_LOGITS};
+}
+
+uint64_t group_message_bytes(const group_shape *s, uint32_t rank) {
+    return GROUP_BUFFER_BYTES +
+           (rank ? 0 : align_up(s->depth * align_up(s->step_bytes, 64), 4096));
+}
+
+static uint64_t share_by_messages(const group_shape *s, uint32_t rank, mem_class c) {
+    group_part part[GROUP_PARTS];
+    uint64_t sum = c == MEM_WORKSPACE ? group_message_bytes(s, rank) : 0;
+    group_parts(s, rank, part);
+    for (int i = 0; i < GROUP_PARTS; i++)
+        if (part[i].cls == c) sum += part[i].to - part[i].from;
+    return sum;
+}
+
 uint64_t group_share(const group_shape *s, uint32_t rank, mem_class c) {
+    if (s->by_messages) return share_by_messages(s, rank, c);
     const group_place at = group_lay(s);
     const uint32_t of_stage = s->n_ranks / s->n_stages;
     if (c == MEM_ACTIVATIONS)
@@ -68,11 +99,46 @@ uint64_t group_share(const group_shape *s, uint32_t rank, mem_class c) {
                                 : 0;
 }
 
+/* ---- memory that all map ---- */
+
+static void put_nothing(group *g, group_whom whom, const void *at, uint32_t n_rows,
+                        uint64_t row_bytes, uint64_t stride) {
+    (void)g, (void)whom, (void)at, (void)n_rows, (void)row_bytes, (void)stride;
+}
+
+static void wake(group *g, group_word which, group_whom whom, atomic_uint *word) {
+    (void)which, (void)whom;
+    if (atomic_load(&group_head_of(g)->sleepers))
+        syscall(SYS_futex, word, FUTEX_WAKE, INT32_MAX, NULL, NULL, 0);
+}
+
+static void pause_thread(group *g) {
+    (void)g;
+    thread_pause();
+}
+
+static void sleep_in_futex(group *g, atomic_uint *word, unsigned old, uint32_t slice_ms) {
+    const struct timespec slice = {.tv_nsec = slice_ms * 1000000L};
+    group_head *h = group_head_of(g);
+    /* Sequentially consistent: either the word has changed here, or who changes it sees us. */
+    atomic_fetch_add(&h->sleepers, 1);
+    if (atomic_load(word) == old) syscall(SYS_futex, word, FUTEX_WAIT, old, &slice, NULL, 0);
+    atomic_fetch_sub(&h->sleepers, 1);
+}
+
+/* It spins for a short time, since with as many threads as cores a rank that spins keeps another from coming. */
+static const group_transport shared_memory = {.put = put_nothing,
+                                              .say = wake,
+                                              .pause = pause_thread,
+                                              .sleep = sleep_in_futex,
+                                              .spin_ns = 20000};
+
 /* ---- a group ---- */
 
 static void open_group(group *g, void *base, const group_shape *s, uint32_t rank) {
     const uint32_t n = s->n_ranks / s->n_stages, stage = rank / n;
     *g = (group){.base = base,
+                 .via = &shared_memory,
                  .at = group_lay(s),
                  .own = group_region_of(s, stage),
                  .before = stage ? group_region_of(s, stage - 1) : (group_region){0},
@@ -86,16 +152,16 @@ static void open_group(group *g, void *base, const group_shape *s, uint32_t rank
                  .deadline_ms = GROUP_DEADLINE_MS};
 }
 
-/* What comes from elsewhere is checked: n_ranks and n_stages are divisors. */
-static bool is_shape(const group_shape *s) {
+/* n_ranks and n_stages are divisors. */
+bool group_is_shape(const group_shape *s) {
     return s->n_ranks >= 1 && s->n_ranks <= GROUP_MAX && s->n_stages >= 1 &&
            s->n_stages <= s->n_ranks && s->n_ranks % s->n_stages == 0 && s->depth >= 1 &&
            s->depth <= GROUP_MAX_DEPTH;
 }
 
-void group_init(group *g, void *base, const group_shape *s, const char *build) {
-    CHECK(is_shape(s));
-    open_group(g, base, s, 0);
+void group_init(group *g, void *base, const group_shape *s, uint32_t rank, const char *build) {
+    CHECK(group_is_shape(s) && rank < s->n_ranks && (rank == 0 || s->by_messages));
+    open_group(g, base, s, rank);
     group_head *h = group_head_of(g);
     h->magic = GROUP_MAGIC;
     h->version = GROUP_VERSION;
@@ -115,7 +181,7 @@ status group_join(group *g, void *base, uint64_t n, uint32_t rank, const char *b
         return err_hint(e, "start all ranks from one installation");
     }
     const group_shape s = h->shape;
-    if (!is_shape(&s) || rank == 0 || rank >= s.n_ranks || group_lay(&s).bytes != n)
+    if (!group_is_shape(&s) || rank == 0 || rank >= s.n_ranks || group_lay(&s).bytes != n)
         return err_set(e, ERR_UNAVAILABLE, "rank %u: the memory of the group has another size",
                        rank);
     open_group(g, base, &s, rank);
@@ -131,41 +197,33 @@ static void populate(const group *g, uint64_t from, uint64_t to) {
 }
 
 void group_populate(const group *g) {
-    populate(g, g->at.step, g->at.stages);
-    if (g->own.end > g->own.values) populate(g, g->own.values, g->own.end);
-    if (g->rank == 0 || g->stage + 1 == g->n_stages) populate(g, g->at.logits, g->at.bytes);
+    group_part part[GROUP_PARTS];
+    group_parts(&group_head_of(g)->shape, g->rank, part);
+    part[0].from = g->at.step; /* what is in front of it has been written */
+    for (int i = 0; i < GROUP_PARTS; i++)
+        if (part[i].to > part[i].from) populate(g, part[i].from, part[i].to);
 }
 
 /* ---- waiting ---- */
 
-static void wake(group *g, atomic_uint *word) {
-    if (atomic_load(&group_head_of(g)->sleepers))
-        syscall(SYS_futex, word, FUTEX_WAKE, INT32_MAX, NULL, NULL, 0);
-}
-
 /* Until the word is no longer old, for SLICE_MS at most; returns the milliseconds that count: a process
  * that was itself stopped has not waited for another. */
 static uint32_t sleep_on(group *g, atomic_uint *word, unsigned old) {
-    const struct timespec slice = {.tv_nsec = SLICE_MS * 1000000L};
     const uint64_t start = clock_ns();
-    group_head *h = group_head_of(g);
-    /* Sequentially consistent: either the word has changed here, or who changes it sees us. */
-    atomic_fetch_add(&h->sleepers, 1);
-    if (atomic_load(word) == old) syscall(SYS_futex, word, FUTEX_WAIT, old, &slice, NULL, 0);
-    atomic_fetch_sub(&h->sleepers, 1);
+    g->via->sleep(g, word, old, SLICE_MS);
     const uint64_t ms = (clock_ns() - start) / 1000000;
     return ms < 2 * SLICE_MS ? (uint32_t)ms : 2 * SLICE_MS;
 }
 
 /* Spins until the word is not old. False: it still is. */
-static bool spin_on(const atomic_uint *word, unsigned old) {
+static bool spin_on(group *g, const atomic_uint *word, unsigned old) {
     const uint64_t start = clock_ns();
     do {
         for (int i = 0; i < PAUSES_PER_CLOCK; i++) {
             if (atomic_load_explicit(word, memory_order_acquire) != old) return true;
-            thread_pause();
+            g->via->pause(g);
         }
-    } while (clock_ns() < start + SPIN_NS);
+    } while (clock_ns() < start + g->via->spin_ns);
     return false;
 }
 
@@ -173,15 +231,12 @@ bool group_is_broken(const group *g) {
     return atomic_load_explicit(&group_head_of(g)->broken, memory_order_acquire) != 0;
 }
 
-static bool break_it(group *g) {
-    unsigned none = 0;
-    atomic_compare_exchange_strong(&group_head_of(g)->broken, &none, 1 + g->rank);
-    return false;
-}
-
 void group_break(group *g, const err *why) {
+    unsigned none = 0;
+    atomic_uint *broken = &group_head_of(g)->broken;
     if (!group_is_broken(g)) group_rank_of(g, g->rank)->error = *why;
-    break_it(g);
+    if (atomic_compare_exchange_strong(broken, &none, 1 + g->rank))
+        g->via->say(g, GROUP_BROKEN, GROUP_ALL, broken);
 }
 
 status group_error(const group *g, err *e) {
@@ -215,7 +270,7 @@ static bool wait_for(group *g, uint32_t rank, atomic_uint *word, unsigned n) {
         at = atomic_load_explicit(word, memory_order_acquire);
         if ((int32_t)(at - n) >= 0) return true;
         if (group_is_broken(g)) return false;
-        if (!spun && spin_on(word, at)) continue;
+        if (!spun && spin_on(g, word, at)) continue;
         spun = true;
         const unsigned now = atomic_load_explicit(beat, memory_order_relaxed);
         if (now != seen) waited = 0;
@@ -226,11 +281,17 @@ static bool wait_for(group *g, uint32_t rank, atomic_uint *word, unsigned n) {
     }
 }
 
+void group_put(group *g, group_whom whom, const float *at, uint32_t n_rows, uint32_t n_cols,
+               uint32_t stride) {
+    if (n_rows && n_cols)
+        g->via->put(g, whom, at, n_rows, n_cols * sizeof *at, stride * sizeof *at);
+}
+
 bool group_meet(group *g) {
     group_rank *own = group_rank_of(g, g->rank);
     if (group_is_broken(g)) return false;
     atomic_store(&own->met, ++g->met);
-    wake(g, &own->met);
+    g->via->say(g, GROUP_MET, GROUP_STAGE, &own->met);
     for (uint32_t i = g->first; i < g->first + g->n_peers; i++)
         if (i != g->rank && !wait_for(g, i, &group_rank_of(g, i)->met, g->met)) return false;
     return true;
@@ -239,7 +300,7 @@ bool group_meet(group *g) {
 void group_send(group *g) {
     group_rank *own = group_rank_of(g, g->rank);
     atomic_store(&own->sent, ++g->sent);
-    wake(g, &own->sent);
+    g->via->say(g, GROUP_SENT, GROUP_NEXT, &own->sent);
 }
 
 bool group_receive(group *g, uint32_t stage, uint32_t n) {
@@ -252,15 +313,16 @@ bool group_receive(group *g, uint32_t stage, uint32_t n) {
 void group_post(group *g, uint64_t bytes) {
     group_head *h = group_head_of(g);
     h->step_bytes[group_slot(g, g->posted + 1)] = bytes;
+    g->via->put(g, GROUP_ALL, group_step_at(g, g->posted + 1), 1, bytes, bytes);
     atomic_store(&h->posted, ++g->posted);
-    wake(g, &h->posted);
+    g->via->say(g, GROUP_POSTED, GROUP_ALL, &h->posted);
 }
 
 uint64_t group_await(group *g) {
     group_head *h = group_head_of(g);
     for (uint32_t n = 0;; n++) {
         if (atomic_load_explicit(&h->posted, memory_order_acquire) != g->posted) break;
-        if (n == 0 && spin_on(&h->posted, g->posted)) break;
+        if (n == 0 && spin_on(g, &h->posted, g->posted)) break;
         if (group_is_broken(g) || (g->alive && !g->alive(g->arg))) return 0;
         sleep_on(g, &h->posted, g->posted);
     }
@@ -274,7 +336,7 @@ void group_say(group *g, group_state s, const err *e) {
     group_rank *own = group_rank_of(g, g->rank);
     if (e) own->error = *e;
     atomic_store(&own->state, s);
-    wake(g, &own->state);
+    g->via->say(g, GROUP_STATE, GROUP_ALL, &own->state);
 }
 
 status group_await_ready(group *g, err *e) {

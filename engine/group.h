@@ -1,7 +1,11 @@
-/* A group: the ranks of one model (model/shard.h), processes of one machine, with the memory that they
- * share. Rank 0 posts steps (engine/tables.h), all compute them. Ranks of one stage meet wherever the program
- * has an OP_ALL_GATHER; what they have computed of a value lies in place for all of them. Between stages the
- * first rank of one says how many steps it has sent, and those of the next wait for that.
+/* A group: the ranks of one model (model/shard.h), processes with memory in common. Rank 0 posts steps
+ * (engine/tables.h), all compute them. Ranks of one stage meet wherever the program has an OP_ALL_GATHER; what
+ * they have computed of a value lies in place for all of them. Between stages the first rank of one says how
+ * many steps it has sent, and those of the next wait for that.
+ *
+ * Ranks of one machine map the same memory. Ranks of several have each a copy of what they use of it, laid
+ * out the same, and messages carry into it what others write (engine/link.h): a group_transport is the
+ * difference.
  *
  *   head    group_head, then a group_rank for each
  *   note    what rank 0's process says to the others before they open the model
@@ -17,7 +21,8 @@
  * counts its operations, and looks around while it waits itself), or that says so itself, breaks the group,
  * which all its waits then report at once. A broken group does not mend.
  *
- * Threads: one of each process calls it. The memory outlives no process: nothing has a name. */
+ * Threads: one of each process calls it, but for group_break and what only reads. The memory outlives no
+ * process: nothing has a name. */
 #ifndef VRAMD_ENGINE_GROUP_H
 #define VRAMD_ENGINE_GROUP_H
 
@@ -25,13 +30,17 @@
 
 #include "memory/ledger.h"
 #include "model/program.h"
+#include "engine/wire.h"
 
 enum {
     GROUP_MAGIC = 0x47505256, /* "VRPG" */
-    GROUP_VERSION = 2,
+    GROUP_VERSION = 3,
     GROUP_NOTE_BYTES = 32 << 10,
     GROUP_DEADLINE_MS = 5000,
     GROUP_MAX = 64, /* ranks */
+    GROUP_MESSAGE_BYTES = 32 << 10,
+    GROUP_BUFFER_BYTES =
+        (WIRE_SLOTS + 1) * GROUP_MESSAGE_BYTES, /* to send, and one to receive */
     GROUP_MAX_DEPTH = 2
 };
 
@@ -39,6 +48,7 @@ enum {
 typedef struct group_shape {
     uint32_t n_ranks, n_stages;        /* n_ranks: of all stages */
     uint32_t depth;                    /* steps in flight: 1 or 2 */
+    uint32_t by_messages;              /* 1: each rank has a copy of its own */
     uint64_t step_bytes, logits_bytes; /* of a step */
     struct {
         uint64_t values_bytes, sent_bytes; /* sent: to the next stage, in a step */
@@ -58,8 +68,18 @@ typedef struct group_region {
 
 group_place group_lay(const group_shape *);
 group_region group_region_of(const group_shape *, uint32_t stage);
-/* Bytes of the group's memory that are counted as a rank's: what a stage has as its first rank's, the rest as
- * rank 0's. */
+/* What a rank uses of the memory, in pages: steps and notes, the values of its stage, those that it receives,
+ * logits; from = to: none of it. */
+enum { GROUP_PARTS = 4 };
+typedef struct group_part {
+    uint64_t from, to;
+    mem_class cls;
+} group_part;
+void group_parts(const group_shape *, uint32_t rank, group_part out[GROUP_PARTS]);
+/* What a rank's messages take beside its copy: buffers, and rank 0's copy of the steps that went. */
+uint64_t group_message_bytes(const group_shape *, uint32_t rank);
+/* Bytes of the group's memory that are counted as a rank's. Where all map one memory: what a stage has as its
+ * first rank's, the rest as rank 0's. By messages: the rank's parts, and what the messages take. */
 uint64_t group_share(const group_shape *, uint32_t rank, mem_class);
 /* Of a program of the CPU engine (engine/cpu/engine_cpu.c): what all stages have alike, and its stage's sizes.
  * Errors: as opening it. */
@@ -89,8 +109,38 @@ typedef struct group_head {
     atomic_uint sleepers;
 } group_head;
 
+/* Which ranks: the others of the stage; the first of the stage; those of the next stage, after the last one
+ * rank 0; all others. */
+typedef enum group_whom { GROUP_STAGE, GROUP_FIRST, GROUP_NEXT, GROUP_ALL } group_whom;
+/* Words that ranks wait for. */
+typedef enum group_word {
+    GROUP_MET,
+    GROUP_SENT,
+    GROUP_POSTED,
+    GROUP_STATE,
+    GROUP_BROKEN
+} group_word;
+
+/* How ranks reach each other. */
+struct group;
+typedef struct group_transport {
+    /* This rank has written n_rows of row_bytes to the memory, each `stride` bytes after the one before. Those
+     * ranks see it once they see a word that is said after it. */
+    void (*put)(struct group *, group_whom, const void *at, uint32_t n_rows, uint64_t row_bytes,
+                uint64_t stride);
+    /* This rank has set such a word, which those ranks wait for. */
+    void (*say)(struct group *, group_word, group_whom, atomic_uint *word);
+    /* Between two looks at a word of which one waits ... */
+    void (*pause)(struct group *);
+    /* ... and once spin_ns have passed: until it is no longer old, for slice_ms at most. */
+    void (*sleep)(struct group *, atomic_uint *word, unsigned old, uint32_t slice_ms);
+    uint32_t spin_ns;
+} group_transport;
+
 typedef struct group {
     unsigned char *base;
+    const group_transport *via;
+    void *link; /* of via */
     group_place at;
     group_region own,
         before; /* of the rank's stage; of the one that sends to it, if it is not the first */
@@ -130,15 +180,21 @@ static inline unsigned char *group_received_at(const group *g, uint32_t n) {
     return g->base + g->before.sent + group_slot(g, n) * g->before.sent_bytes;
 }
 
-/* Has the pages of this rank's part of the memory there, so that none is missing later. */
+/* Has the pages of this rank's parts of the memory there, so that none is missing later. */
 void group_populate(const group *);
 
-/* Rank 0: writes the head into zeroed memory of group_lay(shape).bytes. */
-void group_init(group *, void *base, const group_shape *, const char *build);
+/* Numbers of ranks, stages and steps that can be: what comes from elsewhere is checked. */
+bool group_is_shape(const group_shape *);
+/* Rank 0, or by messages any: writes the head into zeroed memory of group_lay(shape).bytes. */
+void group_init(group *, void *base, const group_shape *, uint32_t rank, const char *build);
 /* Another rank: memory of n bytes that another process wrote. Errors: ERR_UNAVAILABLE (another version or
  * build, or not such memory). */
 status group_join(group *, void *base, uint64_t n, uint32_t rank, const char *build, err *);
 
+/* This rank has written so many rows of floats, each `stride` floats after the one before, of what those ranks
+ * read once they have met, or received it. */
+void group_put(group *, group_whom, const float *at, uint32_t n_rows, uint32_t n_cols,
+               uint32_t stride);
 /* All ranks of the stage come here; returns when they have. False: the group is broken. */
 bool group_meet(group *);
 /* The first of a stage: what the stage sends of its next step stands in place. */

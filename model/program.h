@@ -310,6 +310,12 @@ typedef struct op {
             bool proportional;      /* only some of its pairs turn: rope_config.n_live */
             float eps;              /* OP_LATENT_APPEND */
         } rope;                     /* OP_LATENT_APPEND, too */
+        struct {
+            uint32_t
+                n_cols; /* the rank has made so many columns from first_col on; of OP_EMBED's
+                                output rows */
+            bool rows;
+        } gather; /* OP_ALL_GATHER */
         attention_shape attention;
         delta_shape delta;
     };

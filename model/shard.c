@@ -170,12 +170,14 @@ static void leave_idle(op *o) {
     for (int i = 0; i < 3; i++) o->w[i] = o->bias[i] = NO_WEIGHT;
 }
 
-/* The value that all ranks have when each has computed its part of out. */
-static void gather(cutter *c, const op *of, value_id mine) {
+/* The value that all ranks have when each has computed its part of out: columns, or rows. */
+static void gather(cutter *c, const op *of, value_id mine, shard_range made, bool rows) {
     const uint32_t cols = c->from->values[of->out].cols;
     op *g = add_op(c, &(op){.kind = OP_ALL_GATHER,
                             .layer = of->layer,
                             .in = mine,
+                            .first_col = made.from,
+                            .gather = {made.n, rows},
                             .residual = NO_VALUE,
                             .by = NO_VALUE});
     for (int i = 0; i < 3; i++) g->w[i] = g->bias[i] = NO_WEIGHT;
@@ -208,7 +210,7 @@ static void cut_outputs(cutter *c, const op *of) {
         cut_side_by_side(c, of, o, &r, 1);
     else
         cut_each(c, of, o, r);
-    gather(c, of, mine);
+    gather(c, of, mine, r, false);
 }
 
 /* Rows of the vocabulary, and where they go whole rows of out. */
@@ -217,7 +219,7 @@ static void cut_embedding(cutter *c, const op *of) {
     const value_id mine = add_value(c, of->out, c->from->values[of->out].cols);
     op *o = start(c, of, mine);
     o->w[0] = add_outputs(c, of->w[0], r.from, r.n);
-    gather(c, of, mine);
+    gather(c, of, mine, (shard_range){0, c->from->values[of->out].cols}, true);
 }
 
 /* ---- heads ---- */
@@ -255,7 +257,8 @@ static void cut_attention(cutter *c, const op *of) {
     o->heads = narrow(c, of, &of->heads);
     o->first_col = r.q.from * of->heads.head_dim;
     o->w[0] = add_outputs(c, of->w[0], r.q.from, r.q.n);
-    gather(c, of, mine);
+    const uint32_t hd = of->heads.head_dim;
+    gather(c, of, mine, (shard_range){r.q.from * hd, r.q.n * hd}, false);
 }
 
 /* ---- operation by operation ---- */

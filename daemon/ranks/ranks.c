@@ -103,7 +103,7 @@ static status make_memory(ranks *r, const group_shape *s, err *e) {
         r->memory = NULL;
         return mem_exhausted(e, MEM_ACTIVATIONS, "what %u ranks share", s->n_ranks);
     }
-    group_init(&r->group, r->memory, s, VRAMD_VERSION);
+    group_init(&r->group, r->memory, s, 0, VRAMD_VERSION);
     group_populate(&r->group);
     return OK;
 }

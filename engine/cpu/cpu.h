@@ -105,6 +105,8 @@ status cpu_kv_resize(engine *, const uint32_t n_blocks[PLAN_MAX_GROUPS], err *);
 
 /* step.c. Runs operations [from, to) of the step on the team. */
 void cpu_step_run(cpu_engine *, uint32_t from, uint32_t to);
+/* To the next stage, what this one sends of the step. */
+void cpu_step_put_sent(cpu_engine *);
 /* kv_move.c. Of struct backend. */
 status cpu_kv_export(engine *, uint32_t group, int32_t block, void *out, err *);
 status cpu_kv_import(engine *, uint32_t group, int32_t block, const void *in, err *);

@@ -176,7 +176,8 @@ static void cpu_close(engine *head) {
 /* Where all have the same, and where the stage does. */
 static bool same_shape(const group_shape *a, const group_shape *b, uint32_t stage) {
     return a->n_ranks == b->n_ranks && a->n_stages == b->n_stages && a->depth == b->depth &&
-           a->step_bytes == b->step_bytes && a->logits_bytes == b->logits_bytes &&
+           a->by_messages == b->by_messages && a->step_bytes == b->step_bytes &&
+           a->logits_bytes == b->logits_bytes &&
            a->stage[stage].values_bytes == b->stage[stage].values_bytes &&
            a->stage[stage].sent_bytes == b->stage[stage].sent_bytes;
 }
@@ -336,7 +337,10 @@ static status cpu_submit(engine *head, const batch *b, err *er) {
     s = run_part(e, 0, e->n_front, er);
     if (s != OK && g && g->n_stages > 1) group_break(g, er); /* the next stage would wait */
     if (s != OK) return s;
-    if (g && g->n_stages > 1 && g->rank == g->first) group_send(g);
+    if (g && g->n_stages > 1 && g->rank == g->first) {
+        cpu_step_put_sent(e);
+        group_send(g);
+    }
     for (uint32_t i = 0; i < b->n_seqs; i++) e->drew[i] = b->seq[i].sample;
     e->n_drew = b->n_seqs;
     e->flight[e->n_flights++] = (cpu_flight){*b, e->step.number};

@@ -598,24 +598,27 @@ static void weight_terms(const cpu_layout *l, const program *p, terms *t) {
     }
 }
 
-/* The group's memory is held once, and counted as of group_share. */
+/* The group's memory, counted as of group_share. */
 static void shared_terms(const cpu_layout *l, const program *p, const engine_options *o,
                          terms *t) {
     const group_shape *all = &l->shared;
     const uint32_t rank = layout_rank(p), n = all->n_ranks;
     if (!n) return;
-    if (p->part.rank == 0)
+    const char *of = all->by_messages ? "as" : "shared by",
+               *by = all->by_messages ? " have it" : "";
+    if (p->part.rank == 0 || all->by_messages)
         terms_add(t, MEM_ACTIVATIONS, TERM_EXACT, group_share(all, rank, MEM_ACTIVATIONS),
-                  "shared by %u ranks: values of %u rows", n, o->max_rows);
-    if (rank > 0) {
+                  "%s %u ranks%s: values of %u rows", of, n, by, o->max_rows);
+    if (rank > 0)
         terms_add(t, MEM_WORKSPACE, TERM_EXACT, follow_bytes(p, o, l->groups.n),
                   "a step as it was read");
-        return;
-    }
-    terms_add(t, MEM_WORKSPACE, TERM_EXACT, group_share(all, 0, MEM_WORKSPACE),
-              "shared by %u ranks: the step", n);
-    terms_add(t, MEM_LOGITS, TERM_EXACT, group_share(all, 0, MEM_LOGITS),
-              "shared by %u ranks: %u rows of %u", n, o->max_logit_rows, p->config.n_vocab);
+    if (rank == 0 || all->by_messages)
+        terms_add(t, MEM_WORKSPACE, TERM_EXACT, group_share(all, rank, MEM_WORKSPACE),
+                  "%s %u ranks%s: the step%s", of, n, by, all->by_messages ? ", messages" : "");
+    if (group_share(all, rank, MEM_LOGITS))
+        terms_add(t, MEM_LOGITS, TERM_EXACT, group_share(all, rank, MEM_LOGITS),
+                  "%s %u ranks%s: %u rows of %u", of, n, by, o->max_logit_rows,
+                  p->config.n_vocab);
 }
 
 static void expert_terms(const cpu_layout *l, const engine_options *o, terms *t) {

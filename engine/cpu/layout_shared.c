@@ -90,6 +90,7 @@ status layout_shared(cpu_layout *l, const program *p, const engine_options *o, s
     l->shared = (group_shape){.n_ranks = n_ranks * n_stages,
                               .n_stages = n_stages,
                               .depth = o->depth ? o->depth : 1,
+                              .by_messages = o->by_messages,
                               .step_bytes = step_bytes(l, p, o)};
     place_sent(l, p, o, s);
     for (uint32_t i = 0, n = 0; i < p->n_ops && !s->failed; i++) {

@@ -4,6 +4,7 @@
 
 #include <string.h>
 
+#include "base/check.h"
 #include "engine/cpu/rope.h"
 
 static const float SQRT_HALF = 0.70710678118654752f;
@@ -77,9 +78,41 @@ void run_recv(cpu_engine *e, const cpu_op *c, uint32_t thread) {
     }
 }
 
+/* What OP_SEND has written of this step. */
+void cpu_step_put_sent(cpu_engine *e) {
+    group *g = e->opt.group;
+    for (uint32_t i = 0; i < e->n_front; i++) {
+        const op *o = &e->program->ops[i];
+        if (o->kind != OP_SEND || o->idle) continue;
+        const value_place *p = &e->layout.values[o->in];
+        const act x = value_act(e, o->in);
+        const unsigned char *sent = group_sent_at(g, e->step.number) + p->sent;
+        group_put(g, GROUP_NEXT, p->is_logits ? x.f : (const float *)(const void *)sent,
+                  x.n_rows, x.n_in, x.n_in);
+    }
+}
+
+/* What this rank has made of a value: its columns; of OP_EMBED's, the rows of its part of the vocabulary. Logits
+ * are wanted where they are sampled or sent on. */
+static void put_made(cpu_engine *e, const cpu_op *c) {
+    const op *o = c->op, *embed = o - 1;
+    const act x = value_act(e, o->in);
+    const group_whom whom = e->layout.values[o->in].is_logits ? GROUP_FIRST : GROUP_STAGE;
+    if (!o->gather.rows) {
+        group_put(e->opt.group, whom, x.f + o->first_col, x.n_rows, o->gather.n_cols, x.n_in);
+        return;
+    }
+    CHECK(embed->kind == OP_EMBED);
+    const weight *w = &e->program->weights[embed->w[0]];
+    for (uint32_t r = 0; r < x.n_rows; r++)
+        if ((uint32_t)e->step.rows[r].token - w->first_row < w->rows)
+            group_put(e->opt.group, whom, x.f + (size_t)r * x.n_in, 1, x.n_in, x.n_in);
+}
+
 /* What all ranks have computed of a value: after the meeting it is there for each of them. */
 void run_all_gather(cpu_engine *e, const cpu_op *c, uint32_t thread) {
     const op *o = c->op;
+    if (thread == 0) put_made(e, c);
     if (thread == 0 && !group_meet(e->opt.group)) {
         if (!atomic_exchange(&e->step.failed, true)) group_error(e->opt.group, &e->step.error);
     }

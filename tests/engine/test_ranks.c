@@ -1,5 +1,5 @@
 /* The same bits on any number of ranks: engines of one process, a thread each, which share the memory of a
- * group, against one engine. And what meetings do where a rank does not come. */
+ * group, or have copies of it and messages, against one engine. And what meetings do where a rank does not come. */
 #include "tests/engine/engine_rig.h"
 
 #include <pthread.h>
@@ -8,7 +8,9 @@
 
 #include "base/clock.h"
 #include "engine/follow.h"
+#include "engine/link.h"
 #include "model/shard.h"
+#include "tests/engine/thread_wire.h"
 #include "tests/model/gguf_build.h"
 
 enum { MAX_RANKS = 8, N_TOKENS = 37, N_STEPS = 4 };
@@ -22,6 +24,8 @@ typedef struct member {
     group group;
     engine_options opt;
     void *steps; /* memory of follow */
+    void *copy;  /* by messages: of the group's memory */
+    group_link *link;
     pthread_t thread;
     status s;
     err error;
@@ -30,7 +34,9 @@ typedef struct member {
 typedef struct ranks {
     member m[MAX_RANKS];
     uint32_t n, n_stages, depth; /* n: of all stages */
+    bool by_messages;
     void *memory;
+    thread_wires wires;
 } ranks;
 
 static void *follow_rank_0(void *arg) {
@@ -50,6 +56,34 @@ static void cut_member(ranks *r, uint32_t i, const model *whole) {
     ck_assert_msg(model_shard(&r->m[i].model, whole, &part, &e) == OK, "%s", e.text);
 }
 
+/* Values that no rank has written are NaN. */
+static void *poisoned(const group_place *at) {
+    unsigned char *p = aligned_alloc(4096, at->bytes);
+    ck_assert_ptr_nonnull(p);
+    memset(p, 0xff, at->bytes);
+    memset(p, 0, at->stages);
+    return p;
+}
+
+/* A rank's copy of the memory; rank 0 has said the sizes before. */
+static void attach(ranks *r, uint32_t i, group_shape *shape) {
+    member *m = &r->m[i];
+    err e;
+    ck_assert_int_eq(link_open(&m->link, &r->wires.wire[i], "test", &e), OK);
+    if (i) ck_assert_msg(link_await_shape(m->link, shape, &e) == OK, "%s", e.text);
+    const group_place at = group_lay(shape);
+    m->copy = poisoned(&at);
+    group_init(&m->group, m->copy, shape, i, "test");
+    ck_assert_int_eq(link_attach(m->link, &m->group, &e), OK);
+}
+
+static void attach_all(ranks *r, group_shape *shape) {
+    err e;
+    thread_wires_init(&r->wires, r->n);
+    for (uint32_t i = 0; i < r->n; i++) attach(r, i, shape);
+    ck_assert_msg(link_await_attached(r->m[0].link, &e) == OK, "%s", e.text);
+}
+
 /* The memory, by the programs of each stage's first rank. */
 static void make_memory(ranks *r, const engine_options *o) {
     group_shape shape;
@@ -59,20 +93,22 @@ static void make_memory(ranks *r, const engine_options *o) {
                       e.text);
     const group_place at = group_lay(&shape);
     uint64_t shares = 0;
+    r->by_messages = shape.by_messages;
+    if (r->by_messages) {
+        attach_all(r, &shape);
+        return;
+    }
     for (uint32_t i = 0; i < r->n; i++)
         for (int c = 0; c < MEM_N_CLASSES; c++) shares += group_share(&shape, i, (mem_class)c);
     ck_assert_uint_eq(shares, at.bytes);
-    r->memory = aligned_alloc(4096, at.bytes);
-    ck_assert_ptr_nonnull(r->memory);
-    memset(r->memory, 0xff, at.bytes); /* values that no rank has written are NaN */
-    memset(r->memory, 0, at.step);
-    group_init(&r->m[0].group, r->memory, &shape, "test");
+    r->memory = poisoned(&at);
+    group_init(&r->m[0].group, r->memory, &shape, 0, "test");
 }
 
 static void open_member(ranks *r, uint32_t i, const engine_options *o) {
     member *m = &r->m[i];
     err e;
-    if (i) {
+    if (i && !r->by_messages) {
         const uint64_t n = r->m[0].group.at.bytes;
         ck_assert_msg(group_join(&m->group, r->memory, n, i, "test", &e) == OK, "%s", e.text);
     }
@@ -110,10 +146,13 @@ static void close_ranks(ranks *r, status others) {
         ck_assert_msg(i == 0 || r->m[i].s == others, "rank %u: %s", i, r->m[i].error.text);
         engine_close(r->m[i].engine);
         free(r->m[i].steps);
+        link_close(r->m[i].link, others == OK, NULL);
+        free(r->m[i].copy);
         ledger_close(r->m[i].ledger);
         model_close(r->m[i].model);
     }
     free(r->memory);
+    if (r->by_messages) thread_wires_clear(&r->wires);
 }
 
 static void submit(ranks *r, const batch *b) {
@@ -197,8 +236,9 @@ static void single(rig *r, wanted *w, uint32_t step) {
 static void check_step(const char *name, ranks *all, const wanted *w, uint32_t step) {
     const step_result got = collect(all);
     ck_assert_msg(memcmp(got.logits, w->logits, w->bytes) == 0,
-                  "%s on %u ranks, %u stages, %u threads: step %u has other bits", name, all->n,
-                  all->n_stages, all->m[0].opt.n_threads, step);
+                  "%s on %u ranks, %u stages, %u threads%s: step %u has other bits", name,
+                  all->n, all->n_stages, all->m[0].opt.n_threads,
+                  all->by_messages ? ", by messages" : "", step);
     for (uint32_t i = 0; i < w->s.b.n_seqs; i++)
         ck_assert_int_eq(got.token[i].token, w->drawn[i].token);
 }
@@ -260,6 +300,7 @@ static void check_model(const char *name, const char *path, engine_options o) {
     rig r;
     o.n_threads = 2;
     rig_open(&r, path, &o);
+    r.opt.by_messages = o.by_messages;
     const uint32_t most = most_ranks(&r.model->program);
     const bool tensor = can_cut(name, r.model, &(shard){.n_ranks = 2});
     for (size_t i = 0; i < sizeof counts / sizeof *counts; i++)
@@ -346,6 +387,21 @@ START_TEST(odd_shapes_give_the_bits_of_one) {
 }
 END_TEST
 
+/* Ranks that have no memory in common: dense layers, and a mixture of experts. */
+START_TEST(messages_give_the_bits_of_one) {
+    static const char *const of[] = {"qwen3", "gemma3", "qwen3moe", "gpt-oss", "lfm2"};
+    char path[96];
+    snprintf(path, sizeof path, "tests/golden/families/%s.gguf", of[_i]);
+    engine_options o = rig_options();
+    o.max_model_len = 64;
+    o.by_messages = true;
+    check_model(of[_i], path, o);
+    o.activations = ACTIVATION_F32;
+    o.kv_k = o.kv_v = DT_F32;
+    check_model(of[_i], path, o);
+}
+END_TEST
+
 START_TEST(the_real_model_on_two_ranks) {
     const char *path = getenv("VRAMD_TEST_MODEL");
     if (!path) return;
@@ -355,6 +411,8 @@ START_TEST(the_real_model_on_two_ranks) {
     compare(path, &r, 2, 1, 1);
     if (!RIG_SANITIZED) compare(path, &r, 3, 1, 1);
     compare(path, &r, 1, 2, 1);
+    r.opt.by_messages = true; /* rows of logits that are longer than a message */
+    compare(path, &r, 2, 1, 1);
     rig_close(&r);
 }
 END_TEST
@@ -372,7 +430,7 @@ static void *small_group(group *g, uint32_t n_stages, uint64_t *bytes) {
     void *memory = aligned_alloc(4096, *bytes);
     ck_assert_ptr_nonnull(memory);
     memset(memory, 0, *bytes);
-    group_init(g, memory, &s, "1.0");
+    group_init(g, memory, &s, 0, "1.0");
     g->deadline_ms = 100;
     return memory;
 }
@@ -456,6 +514,86 @@ START_TEST(a_step_that_is_not_right_breaks_the_group) {
 }
 END_TEST
 
+/* ---- messages ---- */
+
+/* Until the link says what is wrong. */
+static void await_loss(const group_link *l, status code, const char *text) {
+    err e;
+    while (link_error(l, &e) == OK) usleep(1000);
+    ck_assert_int_eq(e.code, code);
+    ck_assert_msg(strstr(e.text, text) != NULL, "%s", e.text);
+}
+
+/* Before there is a group, and at any time after. */
+START_TEST(a_silent_rank_is_missed) {
+    thread_wires all;
+    group_link *l;
+    group_shape s;
+    err e;
+    thread_wires_init(&all, 2);
+    ck_assert_int_eq(link_open(&l, &all.wire[1], "1.0", &e), OK);
+    ck_assert_int_eq(link_await_shape(l, &s, &e), ERR_DEVICE);
+    ck_assert_str_eq(e.text, "rank 0 of 2 did not answer within 4000 ms");
+    link_close(l, true, NULL);
+    thread_wires_clear(&all);
+}
+END_TEST
+
+START_TEST(two_versions_are_no_group) {
+    thread_wires all;
+    group_link *a, *b;
+    err e;
+    thread_wires_init(&all, 2);
+    ck_assert_int_eq(link_open(&a, &all.wire[0], "1.0", &e), OK);
+    ck_assert_int_eq(link_open(&b, &all.wire[1], "1.1", &e), OK);
+    await_loss(a, ERR_UNAVAILABLE,
+               "rank 1 is vramd 1.1 (group version 3), and rank 0 vramd 1.0");
+    await_loss(b, ERR_UNAVAILABLE,
+               "rank 0 is vramd 1.0 (group version 3), and rank 1 vramd 1.1");
+    link_close(b, false, NULL);
+    link_close(a, false, NULL);
+    thread_wires_clear(&all);
+}
+END_TEST
+
+/* What another may not write is not written: rank 1 of two stages has no step to say. */
+START_TEST(a_rank_writes_what_is_its_own) {
+    const group_shape shape = {.n_ranks = 2,
+                               .n_stages = 2,
+                               .depth = 1,
+                               .by_messages = 1,
+                               .step_bytes = 64,
+                               .stage[0] = {.values_bytes = 64, .sent_bytes = 64}};
+    const group_place at = group_lay(&shape);
+    group g[2];
+    group_link *l[2];
+    thread_wires all;
+    group_shape said;
+    err e;
+    thread_wires_init(&all, 2);
+    for (uint32_t i = 0; i < 2; i++) {
+        ck_assert_int_eq(link_open(&l[i], &all.wire[i], "1.0", &e), OK);
+        if (i) ck_assert_int_eq(link_await_shape(l[i], &said, &e), OK);
+        void *memory = poisoned(&at);
+        group_init(&g[i], memory, &shape, i, "1.0");
+        ck_assert_int_eq(link_attach(l[i], &g[i], &e), OK);
+    }
+    ck_assert_int_eq(link_await_attached(l[0], &e), OK);
+    unsigned char *step = group_step_at(&g[1], 1);
+    memset(step, 7, 64);
+    g[1].via->put(&g[1], GROUP_ALL, step, 1, 64, 64);
+    group_say(&g[1], GROUP_READY, NULL);
+    await_loss(l[0], ERR_DEVICE, "rank 1 of 2 has sent a message that is not right");
+    ck_assert_int_ne(*(unsigned char *)group_step_at(&g[0], 1), 7);
+    ck_assert(group_is_broken(&g[0]));
+    for (uint32_t i = 0; i < 2; i++) {
+        link_close(l[i], false, NULL);
+        free(g[i].base);
+    }
+    thread_wires_clear(&all);
+}
+END_TEST
+
 START_TEST(another_version_does_not_join) {
     group g, other;
     uint64_t n;
@@ -483,11 +621,15 @@ int main(void) {
     tcase_add_loop_test(t, ranks_give_the_bits_of_one, 0, N_FAMILIES);
     tcase_add_loop_test(t, options_change_nothing, 0, 4);
     tcase_add_loop_test(t, odd_shapes_give_the_bits_of_one, 0, 6);
+    tcase_add_loop_test(t, messages_give_the_bits_of_one, 0, 5);
     tcase_add_test(t, the_real_model_on_two_ranks);
     TCase *w = check_case(s, "waits");
     tcase_add_loop_test(w, a_wait_has_a_deadline, 0, 2);
     tcase_add_test(w, a_slow_stage_is_waited_for);
     tcase_add_loop_test(w, a_step_that_is_not_right_breaks_the_group, 0, 3);
     tcase_add_test(w, another_version_does_not_join);
+    tcase_add_test(w, a_silent_rank_is_missed);
+    tcase_add_test(w, two_versions_are_no_group);
+    tcase_add_test(w, a_rank_writes_what_is_its_own);
     return check_run(s);
 }
