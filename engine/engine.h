@@ -85,7 +85,7 @@ typedef struct engine_options {
     bool keep_logits;      /* steps give step_result.logits, too */
     const char *plugin;    /* CUDA: path of vramd-cuda.so; NULL or "": looked for */
     const engine_tap *tap; /* CPU; NULL: nothing is shown */
-    struct group *group;   /* CPU, of one rank's program: whose rank it is; borrowed */
+    struct group *group;   /* of one rank's program: whose rank it is; borrowed */
     bool by_messages;      /* ranks have no memory in common (group_shape) */
     uint32_t
         depth; /* CPU, of a program with stages: steps in flight; 0: 1. Then a sequence is in one of

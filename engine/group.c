@@ -297,6 +297,27 @@ bool group_meet(group *g) {
     return true;
 }
 
+bool group_look(group *g, bool first) {
+    const uint64_t now = clock_ns();
+    const uint64_t ms = first ? 0 : (now - g->look.at_ns) / 1000000;
+    group_beat(g);
+    if (group_is_broken(g)) return false;
+    if (!first && ms < SLICE_MS) return true;
+    g->look.at_ns = now;
+    for (uint32_t i = g->first; i < g->first + g->n_peers; i++) {
+        const uint32_t beat =
+            atomic_load_explicit(&group_rank_of(g, i)->beat, memory_order_relaxed);
+        uint32_t *still = &g->look.still_ms[i];
+        /* As in sleep_on: what is longer, this process was stopped for. */
+        *still = first || beat != g->look.beat[i]
+                     ? 0
+                     : *still + (ms < 2 * SLICE_MS ? (uint32_t)ms : 2 * SLICE_MS);
+        g->look.beat[i] = beat;
+        if (i != g->rank && *still >= g->deadline_ms) return give_up(g, i);
+    }
+    return true;
+}
+
 void group_send(group *g) {
     group_rank *own = group_rank_of(g, g->rank);
     atomic_store(&own->sent, ++g->sent);
@@ -337,6 +358,33 @@ void group_say(group *g, group_state s, const err *e) {
     if (e) own->error = *e;
     atomic_store(&own->state, s);
     g->via->say(g, GROUP_STATE, GROUP_ALL, &own->state);
+}
+
+/* Until a word is no longer 0. False: the other side has gone. */
+static bool wait_while_0(group *g, atomic_uint *word) {
+    while (!atomic_load(word)) {
+        if (group_is_broken(g) || (g->alive && !g->alive(g->arg))) return false;
+        sleep_on(g, word, 0);
+    }
+    return true;
+}
+
+bool group_exchange(group *g, void *bytes, uint64_t n) {
+    group_head *h = group_head_of(g);
+    CHECK(n <= sizeof h->word);
+    if (g->rank) {
+        if (!wait_while_0(g, &h->given)) return false;
+        memcpy(bytes, h->word, n);
+        atomic_store(&group_rank_of(g, g->rank)->took, 1);
+        wake(g, &group_rank_of(g, g->rank)->took);
+        return true;
+    }
+    memcpy(h->word, bytes, n);
+    atomic_store(&h->given, 1);
+    wake(g, &h->given);
+    for (uint32_t i = 1; i < g->n_ranks; i++)
+        if (!wait_while_0(g, &group_rank_of(g, i)->took)) return false;
+    return true;
 }
 
 status group_await_ready(group *g, err *e) {

@@ -35,6 +35,7 @@
 enum {
     GROUP_MAGIC = 0x47505256, /* "VRPG" */
     GROUP_VERSION = 3,
+    GROUP_WORD_BYTES = 128, /* what rank 0 gives by group_exchange, at most */
     GROUP_NOTE_BYTES = 32 << 10,
     GROUP_DEADLINE_MS = 5000,
     GROUP_MAX = 64, /* ranks */
@@ -93,6 +94,7 @@ typedef struct group_rank {
     _Alignas(64) atomic_uint met;   /* meetings that it has come to */
     atomic_uint sent;               /* the first of a stage: steps that the stage has sent */
     _Alignas(64) atomic_uint beat;  /* counts while it does anything */
+    atomic_uint took;               /* what rank 0 has given */
     _Alignas(64) atomic_uint state; /* group_state */
     err error;                      /* of GROUP_FAILED, or that broke the group */
     ledger_view memory;             /* as of the last step */
@@ -107,6 +109,8 @@ typedef struct group_head {
     uint64_t step_bytes[GROUP_MAX_DEPTH]; /* of each one in flight; 0: the group is to end */
     _Alignas(64) atomic_uint broken;      /* 1 + the rank that found out */
     atomic_uint sleepers;
+    atomic_uint given;
+    unsigned char word[GROUP_WORD_BYTES];
 } group_head;
 
 /* Which ranks: the others of the stage; the first of the stage; those of the next stage, after the last one
@@ -149,6 +153,10 @@ typedef struct group {
     uint32_t depth;
     uint32_t met, posted, sent;
     uint32_t deadline_ms;
+    struct { /* group_look, of a wait */
+        uint64_t at_ns;
+        uint32_t beat[GROUP_MAX], still_ms[GROUP_MAX];
+    } look;
     /* Called a few times a second while it waits for the next step, and while others load: false, the
      * other side has gone. */
     bool (*alive)(void *arg);
@@ -207,6 +215,13 @@ static inline void group_beat(group *g) {
     atomic_store_explicit(beat, atomic_load_explicit(beat, memory_order_relaxed) + 1,
                           memory_order_relaxed);
 }
+/* While ranks load, once: n bytes, at most GROUP_WORD_BYTES, become rank 0's everywhere, and rank 0 returns when the
+ * others have them. False: the group is broken, or the other side has gone. */
+bool group_exchange(group *, void *bytes, uint64_t n);
+/* For a rank that waits for its device, which waits for other ranks' devices: to be called again and again, first when the
+ * wait begins. Says that this rank is at work, and returns false once the group is broken or another
+ * has done nothing for the deadline. */
+bool group_look(group *, bool first);
 /* Says that this rank cannot go on, and why. */
 void group_break(group *, const err *why);
 bool group_is_broken(const group *);

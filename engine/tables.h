@@ -138,6 +138,17 @@ tables_shape tables_measure(const tables_model *, const batch *);
  * which are left as they are. to: 64-byte aligned. Returns the bytes used, head.bytes. */
 uint64_t tables_fill(void *to, const tables_model *, const tables_shape *, const batch *);
 
+/* The entry as ranks get it that draw nothing. */
+static inline batch_seq tables_plain(const batch_seq *s) {
+    batch_seq x = *s;
+    x.sample = false;
+    x.n_draft = 0;
+    x.params = NULL;
+    x.allowed = NULL;
+    x.n_score = -1;
+    return x;
+}
+
 /* Memory that tables_read fills in. */
 typedef struct tables_store {
     batch_seq *seq;     /* [max_seqs] */

@@ -181,7 +181,18 @@ static void gather(cutter *c, const op *of, value_id mine, shard_range made, boo
                             .residual = NO_VALUE,
                             .by = NO_VALUE});
     for (int i = 0; i < 3; i++) g->w[i] = g->bias[i] = NO_WEIGHT;
+    if (of->kind == OP_ATTENTION) g->heads = of->heads; /* of all ranks */
     g->out = c->value[of->out] = add_value(c, of->out, cols);
+}
+
+shard_range shard_joined(const program *p, const op *gather, uint32_t rank) {
+    shard s = p->part;
+    s.rank = rank;
+    if (gather[-1].kind == OP_EMBED) return (shard_range){0, 0};
+    if (!gather->heads.n_heads) return shard_outputs(&s, p->values[gather->out].cols);
+    const shard_range q = shard_heads_of(&s, &gather->heads).q;
+    const uint32_t dim = gather->heads.head_dim;
+    return (shard_range){q.from * dim, q.n * dim};
 }
 
 static value_id mapped(const cutter *c, value_id v) {

@@ -38,6 +38,10 @@ typedef struct shard_heads {
 /* n_ranks is at most n_heads. */
 shard_heads shard_heads_of(const shard *, const head_shape *);
 
+/* Of the value that an OP_ALL_GATHER of a rank's program joins: the columns that a rank computes; of OP_EMBED's,
+ * whose rows are joined, all of them are 0. */
+shard_range shard_joined(const program *, const op *gather, uint32_t rank);
+
 /* The model of a part, whose file is the whole's; the whole may be closed before it. Rank 0 of the first stage
  * has OP_SAMPLE, of all logits. With one rank and one stage it is the whole. Errors: ERR_UNSUPPORTED (field:
  * the operation that cannot be cut), ERR_INVALID (more ranks than query heads, or more stages than layers;

@@ -268,14 +268,7 @@ static void post_step(cpu_engine *e, const batch *b) {
                             e->layout.n_states};
     batch plain = *b;
     plain.seq = e->posted;
-    for (uint32_t i = 0; i < b->n_seqs; i++) {
-        e->posted[i] = b->seq[i];
-        e->posted[i].sample = false;
-        e->posted[i].n_draft = 0;
-        e->posted[i].params = NULL;
-        e->posted[i].allowed = NULL;
-        e->posted[i].n_score = -1;
-    }
+    for (uint32_t i = 0; i < b->n_seqs; i++) e->posted[i] = tables_plain(&b->seq[i]);
     const tables_shape s = tables_measure(&m, &plain);
     const tables_at at = tables_lay(m.n_groups, &s);
     unsigned char *to = group_step_at(g, g->posted + 1);

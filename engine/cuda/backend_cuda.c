@@ -16,6 +16,7 @@
 #include "engine/cpu/rope.h"
 #include "engine/cuda/op_list.h"
 #include "engine/cuda/upload.h"
+#include "engine/group.h"
 
 /* ---- the plugin ---- */
 
@@ -166,6 +167,9 @@ typedef struct cuda_engine_base {
     engine *inner;
     double *freqs;
     uint64_t outside_bytes; /* reserved: context, libraries, graphs */
+    /* Of rank 0 of several, [max_seqs]: entries of a step as the others get it; what the step before drew. */
+    batch_seq *posted;
+    int32_t *previous;
     bool *drew; /* [max_seqs]: entries of the step submitted last that drew a token */
     uint32_t n_drew;
 } cuda_engine_base;
@@ -244,9 +248,40 @@ static void tell_staged(const cuda_engine_base *e) {
         rate > 0 ? (double)l->staged_bytes * 1e3 / rate : 0);
 }
 
+static bool host_exchange(void *g, void *bytes, uint64_t n) {
+    return group_exchange(g, bytes, n);
+}
+
+static bool host_waits(void *g, bool first) {
+    return group_look(g, first);
+}
+
+/* The group's memory was made for this program. */
+static status join_group(cuda_engine_base *e, err *er) {
+    group *g = e->opt.group;
+    if (e->layout.n_ranks == 1 && !g) return OK;
+    const group_shape *have = g ? &group_head_of(g)->shape : NULL;
+    if (!g || have->n_ranks != e->layout.n_ranks || have->n_stages != 1 || have->depth != 1 ||
+        have->step_bytes != e->layout.tables_bytes || g->rank != e->model->program.part.rank)
+        return err_set(er, ERR_UNAVAILABLE,
+                       "rank %u of %u: the memory of the group is of another model or of other "
+                       "options",
+                       e->model->program.part.rank, e->layout.n_ranks);
+    e->host.group = g;
+    e->host.exchange = host_exchange;
+    e->host.waits = host_waits;
+    if (g->rank) return OK;
+    e->posted = calloc(e->opt.max_seqs, sizeof *e->posted);
+    e->previous = calloc(e->opt.max_seqs, sizeof *e->previous);
+    if (!e->posted || !e->previous)
+        return err_set(er, ERR_NO_MEMORY, "no memory for the engine");
+    return OK;
+}
+
 static status open_parts(cuda_engine_base *e, err *er) {
     const program *p = &e->model->program;
     status s = cuda_layout_init(&e->layout, p, &e->opt, er);
+    if (s == OK) s = join_group(e, er);
     if (s == OK) s = load_plugin(&e->opt, &e->plugin, er);
     if (s != OK) return s;
     e->drew = calloc(e->opt.max_seqs, sizeof *e->drew);
@@ -266,6 +301,7 @@ static status open_parts(cuda_engine_base *e, err *er) {
 
 static void backend_close(engine *head) {
     cuda_engine_base *e = (cuda_engine_base *)head;
+    if (e->posted) group_post(e->opt.group, 0);
     if (e->inner) e->plugin->close(e->inner);
     if (e->outside_bytes) ledger_release(e->device_ledger, MEM_CONTEXT, e->outside_bytes);
     ledger_free(e->host_ledger, e->host.bounce);
@@ -273,6 +309,8 @@ static void backend_close(engine *head) {
     ledger_free(e->host_ledger, e->host.weights);
     cuda_layout_clear(&e->layout);
     free(e->freqs);
+    free(e->posted);
+    free(e->previous);
     free(e->drew);
     free(e);
 }
@@ -315,11 +353,36 @@ static status check_lists(const cuda_engine_base *e, const batch *b, err *er) {
     return OK;
 }
 
+/* The step for the other ranks, which draw nothing: with every token as it is. */
+static void post_step(cuda_engine_base *e, const batch *b) {
+    group *g = e->opt.group;
+    const tables_model m = {e->model->program.config.n_vocab, e->layout.n_groups,
+                            e->opt.block_tokens, e->layout.n_states};
+    batch plain = *b;
+    plain.seq = e->posted;
+    for (uint32_t i = 0; i < b->n_seqs; i++) e->posted[i] = tables_plain(&b->seq[i]);
+    const tables_shape s = tables_measure(&m, &plain);
+    const tables_at at = tables_lay(m.n_groups, &s);
+    unsigned char *to = group_step_at(g, g->posted + 1);
+    CHECK(at.lists <= e->layout.tables_bytes);
+    const uint64_t bytes = tables_fill(to, &m, &s, &plain);
+    int32_t *token = (int32_t *)(void *)(to + at.token),
+            *from = (int32_t *)(void *)(to + at.from);
+    for (uint32_t r = 0; r < b->n_rows; r++) {
+        if (from[r] >= 0) token[r] = e->previous[from[r]];
+        from[r] = -1;
+    }
+    group_post(g, bytes);
+}
+
 static status backend_submit(engine *head, const batch *b, err *er) {
     cuda_engine_base *e = (cuda_engine_base *)head;
     status s = batch_check(b, &e->model->program, &e->opt, e->drew, e->n_drew, er);
     if (s == OK) s = check_lists(e, b, er);
+    if (s == OK && e->opt.group) s = group_error(e->opt.group, er);
+    if (s == OK && e->posted) post_step(e, b);
     if (s == OK) s = e->plugin->submit(e->inner, b, er);
+    if (s != OK && e->posted) group_break(e->opt.group, er); /* the others would wait */
     for (uint32_t i = 0; i < b->n_seqs && s == OK; i++) e->drew[i] = b->seq[i].sample;
     e->n_drew = s == OK ? b->n_seqs : 0; /* nobody can go on from a step that did not run */
     return s;
@@ -327,7 +390,12 @@ static status backend_submit(engine *head, const batch *b, err *er) {
 
 static status backend_collect(engine *head, step_result *out, err *er) {
     cuda_engine_base *e = (cuda_engine_base *)head;
-    return e->plugin->collect(e->inner, out, er);
+    const status s = e->plugin->collect(e->inner, out, er);
+    for (uint32_t i = 0; i < e->n_drew && s == OK && e->previous; i++)
+        e->previous[i] = out->token[i].token;
+    if (s == OK || !e->opt.group) return s;
+    group_break(e->opt.group, er);
+    return group_error(e->opt.group, er);
 }
 
 static void backend_info(const engine *head, engine_info *out) {
@@ -386,19 +454,31 @@ static void backend_unpin(engine *head, void *p) {
 
 #define X(kind, ...) | 1ull << OP_##kind
 #define T(trait)     | 1ull << TRAIT_##trait
+/* What both have. */
+#define CUDA_BACKEND                                                                           \
+    .name = "cuda", .runs = {0 CUDA_OPS(X), 0 CUDA_TRAITS(T)}, .terms = backend_terms,         \
+    .close = backend_close, .submit = backend_submit, .collect = backend_collect,              \
+    .info = backend_info, .device_memory = backend_memory
+
 const backend backend_cuda = {
-    .name = "cuda",
-    .runs = {0 CUDA_OPS(X), 0 CUDA_TRAITS(T)},
-    .terms = backend_terms,
+    CUDA_BACKEND,
     .open = backend_open,
-    .close = backend_close,
-    .submit = backend_submit,
-    .collect = backend_collect,
-    .info = backend_info,
-    .device_memory = backend_memory,
     .kv_export = backend_kv_export,
     .kv_import = backend_kv_import,
     .kv_resize = backend_kv_resize,
     .pin = backend_pin,
     .unpin = backend_unpin,
+};
+
+static status ranks_open(engine **out, const model *m, const engine_options *o, ledger *host,
+                         ledger *device, err *er) {
+    const status s = backend_open(out, m, o, host, device, er);
+    if (s == OK) (*out)->backend = &backend_cuda_ranks;
+    return s;
+}
+
+/* The blocks of a rank are a part of the cache: they do not move by themselves. */
+const backend backend_cuda_ranks = {
+    CUDA_BACKEND,
+    .open = ranks_open,
 };

@@ -6,6 +6,8 @@
 #include "engine/cuda/plugin.h"
 
 extern const backend backend_cuda;
+/* The same of one rank of a group (engine_options.group): rank 0 posts the steps that others follow. */
+extern const backend backend_cuda_ranks;
 
 /* Is there a plugin, a driver and the device that the options name? Fills *out. Takes no device
  * memory. Errors, one clear line each: ERR_NOT_FOUND (no plugin; field cuda_plugin),

@@ -70,6 +70,7 @@ typedef struct cuda_stager {
     bool pinned;
 } cuda_stager;
 
+struct cuda_ranks;
 typedef struct cuda_engine {
     engine head;
     const program *p;
@@ -84,6 +85,7 @@ typedef struct cuda_engine {
     bool pinned_staging;
     cuda_stager stager;
     gemm *lt;
+    struct cuda_ranks *ranks;           /* NULL: it is the only one */
     cuda_op *op;                        /* [p->n_ops] */
     unsigned char *kv[PLAN_MAX_GROUPS]; /* layer 0's block 0 */
     bool pools_move;                    /* pool is in use: engine_kv_resize can */
@@ -153,6 +155,19 @@ cudaError_t cuda_stage_before(cuda_engine *, uint32_t op);
 cudaError_t cuda_stage_behind(cuda_engine *, uint32_t op);
 /* Adds a step that is done to the counters. */
 cudaError_t cuda_stage_count(cuda_engine *, const cuda_slot *);
+
+/* ranks.cu: NCCL, of an engine whose layout has several ranks; with one rank they do nothing. All ranks make the
+ * same calls in the same order. */
+status cuda_ranks_open(cuda_engine *, err *);
+void cuda_ranks_close(cuda_engine *); /* of a broken engine: without waiting for the others */
+/* The sum over ranks of n words, as integers, where each word is 0 but on one rank. */
+cudaError_t cuda_ranks_sum(cuda_engine *, void *words, uint64_t n);
+/* Rank i has [n_rows][cut[i + 1] - cut[i]] numbers of so many bytes in `joined`, behind those of ranks before it;
+ * own: this rank's, which may lie elsewhere. Then all of it is there. */
+cudaError_t cuda_ranks_gather(cuda_engine *, const void *own, void *joined, uint32_t n_rows,
+                              uint32_t width, const uint32_t *cut);
+/* Waits for an event as long as the others answer. */
+status cuda_ranks_wait(cuda_engine *, cudaEvent_t, err *);
 
 /* step.cu: the plugin's submit, collect, and steps of no rows that load every kernel. */
 status cuda_submit(cuda_engine *, const batch *, err *);

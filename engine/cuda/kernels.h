@@ -61,6 +61,9 @@ typedef struct cu_codes {
  * vocabulary (a padding row) reads row 0. w: any supported type. */
 cudaError_t cu_embed(cudaStream_t, const cu_matrix *w, const cu_tables *, uint32_t n_rows,
                      float scale, float *out);
+/* The same of a rank, whose w has the rows of the vocabulary from first on: rows of other tokens are 0. */
+cudaError_t cu_embed_part(cudaStream_t, const cu_matrix *w, const cu_tables *, uint32_t first,
+                          uint32_t n_rows, float scale, float *out);
 /* out[r] = (in[r] + scale * w[token of row r]) / sqrt(2). in, out: [n_rows][n_in of w] of T. */
 cudaError_t cu_embed_add(cudaStream_t, const cu_matrix *w, const cu_tables *, uint32_t n_rows,
                          float scale, cu_type t, const void *in, void *out);

@@ -10,6 +10,8 @@
 #include "engine/cuda/op_list.h"
 #include "engine/cuda/staging.h"
 #include "engine/cuda/upload.h"
+#include "engine/group.h"
+#include "model/shard.h"
 
 enum { ALIGN = 256, FEW_ROWS = 8, TILE_ROWS = 64, BOUNCE_ROWS = CU_STORE_ROWS };
 static const uint64_t BOUNCE_ENOUGH = 4 << 20;
@@ -323,6 +325,40 @@ static bool is_added_to(const program *p, value_id v) {
     return false;
 }
 
+/* What a rank computes of a value that is joined: where it adds to a residual stream, or joins rows, in place;
+ * else its columns, by themselves. */
+static status find_part(cuda_layout *l, const program *p, uint32_t i, uint32_t *cuts, err *e) {
+    const op *o = &p->ops[i], *by = o - 1;
+    const uint32_t cols = p->values[o->out].cols;
+    CHECK(i > 0 && by->out == o->in);
+    if (by->idle) return cannot_run(by, "this rank has nothing of it", e);
+    if (by->kind == OP_EMBED) return OK;
+    for (uint32_t r = 0; r < l->n_ranks; r++) cuts[r] = shard_joined(p, o, r).from;
+    cuts[l->n_ranks] = cols;
+    l->aside[i].cuts = cuts;
+    const uint32_t from = cuts[p->part.rank], n = cuts[p->part.rank + 1] - from;
+    if (by->kind != OP_LOGITS && (from % 8 || n % 8))
+        return cannot_run(by, "a rank would have columns that are no multiple of 8", e);
+    if (by->residual == NO_VALUE) l->values[o->in].cols = n;
+    return OK;
+}
+
+static status find_parts(cuda_layout *l, const program *p, err *e) {
+    l->n_ranks = p->part.n_ranks > 1 ? p->part.n_ranks : 1;
+    for (uint32_t i = 0; i < p->n_values; i++) l->values[i].cols = p->values[i].cols;
+    if (l->n_ranks == 1) return OK;
+    l->cuts = calloc((size_t)p->n_ops * (l->n_ranks + 1), sizeof *l->cuts);
+    if (!l->cuts) return err_set(e, ERR_NO_MEMORY, "no memory for the layout");
+    for (uint32_t i = 0; i < p->n_ops; i++) {
+        const op *o = &p->ops[i];
+        if (o->kind == OP_ROUTE) return cannot_run(o, "experts are not cut over devices", e);
+        if (o->kind != OP_ALL_GATHER) continue;
+        const status s = find_part(l, p, i, l->cuts + (size_t)i * (l->n_ranks + 1), e);
+        if (s != OK) return s;
+    }
+    return OK;
+}
+
 /* Gives each value its form, in the order of the operations; refuses what does not fit. */
 static status find_forms(cuda_layout *l, const program *p, err *e) {
     for (uint32_t i = 0; i < p->n_ops; i++) {
@@ -340,6 +376,10 @@ static status find_forms(cuda_layout *l, const program *p, err *e) {
             if (!adds(o->kind)) return cannot_run(o, "it adds to a residual", e);
             out = CUDA_VALUE_F32;
         }
+        if (o->kind == OP_LOGITS && l->n_ranks > 1)
+            out = CUDA_VALUE_F32; /* until it is joined */
+        if (o->kind == OP_ALL_GATHER)
+            out = o[-1].kind == OP_LOGITS ? CUDA_VALUE_LOGITS : l->values[o->in].form;
         if (o->out != NO_VALUE) l->values[o->out].form = out;
         status s = check_experts(l, p, o, e);
         if (s != OK) return s;
@@ -379,9 +419,9 @@ static void place_asides(cuda_layout *l, const program *p, const engine_options 
     cuda_form out;
     if (find_op(x->kind, &in, &out) && in == CUDA_IN_ROUNDED && is_f32(l, x->in))
         put_aside(p, lives, at, ASIDE_IN,
-                  sizer_times(s, rows_of(l, p, o, x->in), 2 * (uint64_t)p->values[x->in].cols));
+                  sizer_times(s, rows_of(l, p, o, x->in), 2 * (uint64_t)l->values[x->in].cols));
     const uint64_t cols =
-        x->kind == OP_ROUTE ? p->weights[x->w[0]].rows : p->values[x->out].cols;
+        x->kind == OP_ROUTE ? p->weights[x->w[0]].rows : l->values[x->out].cols;
     const value_id rows = x->kind == OP_EXPERTS_DOWN ? x->in : x->out;
     if (x->kind == OP_GATE_UP || x->kind == OP_ROUTE || x->kind == OP_EXPERTS_DOWN)
         put_aside(p, lives, at, ASIDE_OWN, sizer_times(s, rows_of(l, p, o, rows), 4 * cols));
@@ -395,7 +435,7 @@ static uint64_t value_bytes(const cuda_layout *l, const program *p, const engine
                    width = l->values[v].form == CUDA_VALUE_T ? 2 : 4;
     if (x->kind == OP_ROUTE)
         return cu_routed_bytes((uint32_t)rows, x->route.top_k, p->weights[x->w[0]].rows);
-    return align_up(sizer_times(s, sizer_times(s, rows, p->values[v].cols), width), ALIGN);
+    return align_up(sizer_times(s, sizer_times(s, rows, l->values[v].cols), width), ALIGN);
 }
 
 static status place_value(cuda_layout *l, const program *p, const engine_options *o,
@@ -407,8 +447,9 @@ static status place_value(cuda_layout *l, const program *p, const engine_options
     if (lives[v].at != UINT64_MAX) return OK;
     lives[v].bytes = value_bytes(l, p, o, x, s);
     if (s->failed) return OK;
-    /* A residual stream that is added to, or scaled, stays where it is. */
-    const value_id under = x->kind == OP_SCALE ? x->in : x->residual;
+    /* A residual stream that is added to, scaled, or joined, stays where it is. */
+    const bool joined = x->kind == OP_ALL_GATHER && l->values[x->in].cols == l->values[v].cols;
+    const value_id under = x->kind == OP_SCALE || joined ? x->in : x->residual;
     if (under == NO_VALUE) {
         lives[v].at = life_first_fit(lives, lives_of(p), &lives[v]);
         return OK;
@@ -544,6 +585,21 @@ static uint64_t partials_bytes(const program *p, const engine_options *o) {
     return most;
 }
 
+/* The most that ranks have of a value's columns together. */
+static uint64_t joined_bytes(const cuda_layout *l, const program *p, const engine_options *o,
+                             sizer *s) {
+    uint64_t most = 0;
+    for (uint32_t i = 0; i < p->n_ops; i++) {
+        const value_id v = p->ops[i].out;
+        if (!l->aside[i].cuts) continue;
+        const uint64_t width = l->values[v].form == CUDA_VALUE_T ? 2 : 4,
+                       rows = rows_of(l, p, o, v);
+        const uint64_t n = sizer_times(s, rows, p->values[v].cols * width);
+        if (n > most) most = n;
+    }
+    return most;
+}
+
 static void place_workspace(cuda_layout *l, const program *p, const engine_options *o,
                             sizer *s) {
     const uint64_t n_results = (uint64_t)o->max_seqs + o->max_logit_rows;
@@ -558,6 +614,7 @@ static void place_workspace(cuda_layout *l, const program *p, const engine_optio
     l->wants_gemm = l->needs_gemm || l->slice_bytes > 0;
     l->gemm_bytes = l->wants_gemm ? CUDA_GEMM_WORKSPACE : 0;
     l->workspace_at = s->n;
+    l->joined = place(s, joined_bytes(l, p, o, s));
     l->gemm = place(s, l->gemm_bytes);
     l->slice = place(s, l->slice_bytes);
     place_packed(l, p, o, s);
@@ -625,6 +682,7 @@ status cuda_layout_init(cuda_layout *l, const program *p, const engine_options *
         st = err_set(e, ERR_NO_MEMORY, "no memory for the layout");
     l->rows_unit = gemm_unit(o, o->max_rows);
     l->logits_unit = gemm_unit(o, o->max_logit_rows);
+    if (st == OK) st = find_parts(l, p, e);
     if (st == OK) st = find_forms(l, p, e);
     if (st == OK) st = place_weights(l, p, o, &s, e);
     if (st == OK) st = place_values(l, p, o, &s, e);
@@ -646,5 +704,16 @@ void cuda_layout_clear(cuda_layout *l) {
     free(l->weights);
     free(l->values);
     free(l->aside);
+    free(l->cuts);
     *l = (cuda_layout){0};
+}
+
+status cuda_group_shape(group_shape *out, const program *p, const engine_options *o, err *e) {
+    cuda_layout l;
+    const status s = cuda_layout_init(&l, p, o, e);
+    if (s != OK) return s;
+    *out = (group_shape){
+        .n_ranks = l.n_ranks, .n_stages = 1, .depth = 1, .step_bytes = l.tables_bytes};
+    cuda_layout_clear(&l);
+    return OK;
 }

@@ -70,6 +70,8 @@ typedef enum cuda_form {
 
 typedef struct cuda_value {
     cuda_form form;
+    uint32_t
+        cols; /* that this rank computes, one behind the other; all, where there is one rank */
     uint64_t at; /* in the arena */
 } cuda_value;
 
@@ -80,6 +82,8 @@ typedef struct cuda_aside {
      * its rows, float32 */
     uint64_t own;
     uint64_t state; /* where its floats begin in a slot of recurrent states */
+    /* OP_ALL_GATHER: [n_ranks + 1], the first column of each rank's, then all; NULL: rows are joined */
+    const uint32_t *cuts;
 } cuda_aside;
 
 typedef struct cuda_layout {
@@ -96,6 +100,8 @@ typedef struct cuda_layout {
     cuda_weight *weights;  /* [n_weights] */
     cuda_value *values;    /* [n_values] */
     cuda_aside *aside;     /* [n_ops] */
+    uint32_t n_ranks;      /* that share the model; 1: no value is joined */
+    uint32_t *cuts;        /* of all values that are */
     bool mostly_packed;    /* of the weights' bytes more than half are packed */
     bool needs_gemm;       /* some matrix has 16 bits: not without cuBLASLt */
     bool wants_gemm;       /* or packed ones have slices: cuBLASLt is used if it is there */
@@ -109,6 +115,7 @@ typedef struct cuda_layout {
     uint64_t kept_at; /* within the logits: their copy; their end where none is kept */
     /* Offsets in the arena, within the workspace. */
     /* quantized: what packed weights multiply, as norms leave it; beside_quantized: as attention and gate | up do. */
+    uint64_t joined; /* columns of a value on their way, rank by rank */
     uint64_t gemm, gemm_bytes, slice, slice_bytes, quantized, beside_quantized, split,
         split_bytes, arrived, arrived_bytes, partials, sampler, tables, tables_bytes, results,
         previous, freqs;
@@ -135,6 +142,9 @@ static inline bool cuda_multiplies(op_kind k) {
  * ERR_NO_MEMORY. */
 status cuda_layout_init(cuda_layout *, const program *, const engine_options *, err *);
 void cuda_layout_clear(cuda_layout *);
+/* The memory that ranks on devices share: steps alone. Errors: as cuda_layout_init. */
+struct group_shape;
+status cuda_group_shape(struct group_shape *, const program *, const engine_options *, err *);
 /* The layout as terms, the KV cache excluded: the arena's (exact, on the device), the host's
  * (exact), and what driver, libraries and graphs take on the device (assumed). */
 void cuda_layout_terms(const cuda_layout *, const program *, const engine_options *, terms *);

@@ -62,7 +62,7 @@ static uint32_t rows_of(const lowering *w, value_id v) {
 }
 
 static uint32_t cols_of(const lowering *w, value_id v) {
-    return w->e->p->values[v].cols;
+    return w->e->l->values[v].cols;
 }
 
 /* What an operation's matrices read: its input, or that rounded (round_input). */
@@ -95,8 +95,12 @@ static cu_kv tail_of_op(const cuda_engine *e, const op *o) {
 
 static cudaError_t run_embed(const lowering *w, const cuda_op *c) {
     const op *o = c->o;
-    return cu_embed(w->s, &c->part[0].w, &w->tables, rows_of(w, o->out), o->embed.scale,
-                    (float *)value_at(w, o->out));
+    const uint32_t n = rows_of(w, o->out);
+    float *out = (float *)value_at(w, o->out);
+    if (w->e->l->n_ranks == 1)
+        return cu_embed(w->s, &c->part[0].w, &w->tables, n, o->embed.scale, out);
+    const uint32_t first = w->e->p->weights[o->w[0]].first_row;
+    return cu_embed_part(w->s, &c->part[0].w, &w->tables, first, n, o->embed.scale, out);
 }
 
 static cudaError_t run_embed_add(const lowering *w, const cuda_op *c) {
@@ -292,8 +296,9 @@ static cudaError_t run_parts(const lowering *w, const cuda_op *c, void *out, uin
 static cudaError_t run_linear(const lowering *w, const cuda_op *c) {
     const op *o = c->o;
     /* The residual's sum stands where its first summand does: it is added to in place. */
-    const cu_out kind = o->residual != NO_VALUE ? CU_OUT_ADD : CU_OUT_T;
-    return run_parts(w, c, value_at(w, o->out), w->e->p->values[o->out].cols, kind);
+    const bool adds = o->residual != NO_VALUE;
+    char *out = (char *)value_at(w, o->out) + (adds ? (size_t)o->first_col * 4 : 0);
+    return run_parts(w, c, out, cols_of(w, o->out), adds ? CU_OUT_ADD : CU_OUT_T);
 }
 
 static cudaError_t run_logits(const lowering *w, const cuda_op *c) {
@@ -307,7 +312,7 @@ static cudaError_t run_logits(const lowering *w, const cuda_op *c) {
 
 /* Gate and up; 16-bit ones lie as one matrix. */
 static void gate_and_up(const lowering *w, const cuda_op *c, uint32_t n_rows, cu_linear l[2]) {
-    const uint32_t n = w->e->p->values[c->o->out].cols;
+    const uint32_t n = cols_of(w, c->o->out);
     const bool joined = c->n_parts == 1;
     for (uint32_t i = 0; i < 2; i++) {
         const cuda_part *p = &c->part[joined ? 0 : i];
@@ -344,12 +349,48 @@ static bool is_fused(const lowering *w, const cuda_op *c, uint32_t n_rows) {
 }
 
 static cudaError_t run_gate_up(const lowering *w, const cuda_op *c) {
-    const uint32_t n = w->e->p->values[c->o->out].cols, rows = rows_of(w, c->o->in);
+    const uint32_t n = cols_of(w, c->o->out), rows = rows_of(w, c->o->in);
     if (is_fused(w, c, rows)) return run_gate_up_fused(w, c, rows);
     void *both = cuda_at(w->e, w->e->l->aside[c - w->e->op].own);
     cudaError_t e = run_parts(w, c, both, 2 * n, CU_OUT_T);
     if (e != cudaSuccess) return e;
     return cu_gate(w->s, w->e->l->t, c->o->gate_up.act, rows, n, both, value_at(w, c->o->out));
+}
+
+/* ---- ranks ---- */
+
+static cudaError_t copy_columns(const lowering *w, void *to, uint32_t to_cols, const void *from,
+                                uint32_t from_cols, uint32_t cols, uint32_t n_rows,
+                                uint32_t width) {
+    return cudaMemcpy2DAsync(to, (size_t)to_cols * width, from, (size_t)from_cols * width,
+                             (size_t)cols * width, n_rows, cudaMemcpyDeviceToDevice, w->s);
+}
+
+/* What all ranks have computed of a value: columns travel rank by rank, and are then put side by side. */
+static cudaError_t run_all_gather(const lowering *w, const cuda_op *c) {
+    cuda_engine *e = w->e;
+    const op *o = c->o;
+    const uint32_t *cut = e->l->aside[c - e->op].cuts;
+    const uint32_t n = rows_of(w, o->out), cols = cols_of(w, o->out), own = e->p->part.rank,
+                   width = e->l->values[o->out].form == CUDA_VALUE_T ? 2 : 4;
+    if (!cut) return cuda_ranks_sum(e, value_at(w, o->out), (uint64_t)n * cols);
+    char *joined = (char *)cuda_at(e, e->l->joined), *out = (char *)value_at(w, o->out);
+    const char *mine = (const char *)value_at(w, o->in);
+    const uint32_t first = cut[own], n_own = cut[own + 1] - first;
+    cudaError_t ce = cudaSuccess;
+    if (cols_of(w, o->in) == cols) { /* in place, among the others' */
+        char *packed = joined + (size_t)n * first * width;
+        ce =
+            copy_columns(w, packed, n_own, mine + (size_t)first * width, cols, n_own, n, width);
+        mine = packed;
+    }
+    if (ce == cudaSuccess) ce = cuda_ranks_gather(e, mine, joined, n, width, cut);
+    for (uint32_t i = 0; i < e->l->n_ranks && ce == cudaSuccess; i++) {
+        const uint32_t some = cut[i + 1] - cut[i];
+        ce = copy_columns(w, out + (size_t)cut[i] * width, cols,
+                          joined + (size_t)n * cut[i] * width, some, some, n, width);
+    }
+    return ce;
 }
 
 /* ---- mixtures of experts ---- */

@@ -26,7 +26,8 @@
     X(EXPERTS_DOWN, run_experts_down, CUDA_IN_T, CUDA_VALUE_F32)                               \
     X(CONV, run_conv, CUDA_IN_T, CUDA_VALUE_T)                                                 \
     X(DELTA, run_recur, CUDA_IN_T, CUDA_VALUE_T)                                               \
-    X(SSM, run_recur, CUDA_IN_T, CUDA_VALUE_T)
+    X(SSM, run_recur, CUDA_IN_T, CUDA_VALUE_T)                                                 \
+    X(ALL_GATHER, run_all_gather, CUDA_IN_ANY, CUDA_VALUE_T)
 
 /* Traits of operations (model/program.h) that it runs, a row each: X(trait). */
 #define CUDA_TRAITS(X)                                                                         \

@@ -235,6 +235,7 @@ static status open_parts(cuda_engine *e, err *er) {
     if (s == OK) s = cuda_load(e, er);
     if (s == OK) s = fill_constants(e, er);
     if (s == OK) s = open_gemm(e, er);
+    if (s == OK) s = cuda_ranks_open(e, er);
     if (s == OK) s = open_graphs(e, er);
     return s == OK ? fill_constants(e, er) : s; /* what warming up drew is forgotten */
 }
@@ -242,6 +243,7 @@ static status open_parts(cuda_engine *e, err *er) {
 static void plugin_close(engine *head) {
     cuda_engine *e = (cuda_engine *)head;
     cudaSetDevice(e->device);
+    cuda_ranks_close(e);
     if (e->stream) cudaStreamSynchronize(e->stream);
     cuda_stager_close(e);
     cuda_graphs_clear(e);
@@ -271,8 +273,10 @@ static status plugin_open(engine **out, uint32_t device, const program *p,
     status s = open_parts(e, er);
     if (s == OK)
         *out = &e->head;
-    else
+    else {
+        e->broken = true; /* what other ranks have not done is not waited for */
         plugin_close(&e->head);
+    }
     return s;
 }
 
@@ -290,7 +294,7 @@ static void plugin_info(const engine *head, engine_info *out) {
     const cuda_engine *e = (const cuda_engine *)head;
     memset(out, 0, sizeof *out);
     out->name = "cuda";
-    out->depth = CUDA_DEPTH;
+    out->depth = e->l->n_ranks > 1 ? 1 : CUDA_DEPTH;
     out->kv_fixed = !e->pools_move;
     snprintf(out->detail, sizeof out->detail, "%.48s, %s activations%s%s", e->info.name,
              e->l->t == CU_BF16 ? "bf16" : "f16",

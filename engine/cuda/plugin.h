@@ -37,6 +37,13 @@ typedef struct cuda_host {
     /* Fills an err and returns code; field and hint may be "". */
     status (*fail)(err *, status code, const char *field, const char *text, const char *hint);
     void (*log)(int level, const char *text); /* level as base/log.h */
+    /* Of several ranks that share the model; NULL: it is the only one. */
+    void *group;
+    /* Rank 0 gives the others bytes before any of them computes. False: the group is broken. */
+    bool (*exchange)(void *group, void *bytes, uint64_t n);
+    /* Called again and again while the device has not done what was submitted; first: a wait begins. False: the
+     * group is broken, or a rank does not answer. */
+    bool (*waits)(void *group, bool first);
 } cuda_host;
 
 typedef struct cuda_device {
@@ -86,7 +93,7 @@ typedef struct cuda_plugin {
 #define CUDA_PLUGIN_MIX_3(abi, a, b, c)                                                        \
     CUDA_PLUGIN_MIX(CUDA_PLUGIN_MIX(CUDA_PLUGIN_MIX(abi, a), b), c)
 #define CUDA_PLUGIN_ABI                                                                        \
-    CUDA_PLUGIN_MIX_3(CUDA_PLUGIN_MIX_3(CUDA_PLUGIN_MIX_3(5u, op, weight, value), program,     \
+    CUDA_PLUGIN_MIX_3(CUDA_PLUGIN_MIX_3(CUDA_PLUGIN_MIX_3(6u, op, weight, value), program,     \
                                         engine_options, cuda_layout),                          \
                       cuda_host, batch_seq, sampled)
 

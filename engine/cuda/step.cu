@@ -81,6 +81,10 @@ status cuda_collect(cuda_engine *e, step_result *out, err *er) {
     e->n_in_flight--;
     if (e->broken) return broken(e, er);
     cudaError_t ce = cudaSetDevice(e->device);
+    if (e->ranks && ce == cudaSuccess) {
+        const status s = cuda_ranks_wait(e, slot->done, er);
+        if (s != OK) return give_up(e, s, er);
+    }
     if (ce == cudaSuccess) ce = cudaEventSynchronize(slot->done);
     if (ce == cudaSuccess) ce = cuda_stage_count(e, slot);
     status s = cuda_check(e->host, ce, "a step on the device", er);

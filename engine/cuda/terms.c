@@ -13,6 +13,8 @@
 static const uint64_t CONTEXT_PER_SM = 4 << 20, LIBRARY_BYTES = 32 << 20,
                       GRAPH_BYTES = 128 << 10, GRAPH_NODE_BYTES = 4 << 10,
                       SLACK_BYTES = 64 << 20;
+/* Assumed: no device with NCCL was to be had. */
+static const uint64_t NCCL_BYTES = 256 << 20;
 enum { DEFAULT_SMS = 132 };
 
 static void device_term(terms *t, mem_class cls, uint64_t bytes, const char *what) {
@@ -50,6 +52,10 @@ static void foreign_terms(const cuda_layout *l, const program *p, const engine_o
         terms_add(t, MEM_CONTEXT, TERM_CALIBRATED, LIBRARY_BYTES, "cuBLASLt's kernels");
         terms_last_on_device(t);
     }
+    if (l->n_ranks > 1) {
+        terms_add(t, MEM_CONTEXT, TERM_ASSUMED, NCCL_BYTES, "NCCL's buffers, not measured");
+        terms_last_on_device(t);
+    }
     if (!graphs) return;
     terms_add(t, MEM_CONTEXT, TERM_CALIBRATED,
               graphs * (GRAPH_BYTES + nodes * GRAPH_NODE_BYTES), "%lu CUDA graphs",
@@ -71,6 +77,8 @@ void cuda_layout_terms(const cuda_layout *l, const program *p, const engine_opti
     if (o->keep_logits)
         device_term(t, MEM_LOGITS, l->logits_bytes - computed,
                     "the same rows as they were before sampling");
+    if (l->n_ranks > 1)
+        device_term(t, MEM_WORKSPACE, l->gemm - l->joined, "what ranks send each other");
     device_term(t, MEM_WORKSPACE, l->slice - l->gemm, "workspace of cuBLASLt");
     device_term(t, MEM_WORKSPACE, l->quantized - l->slice, "packed weights as 16-bit slices");
     device_term(t, MEM_WORKSPACE, l->split - l->quantized, "quantised activations");
