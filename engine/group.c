@@ -376,12 +376,12 @@ bool group_exchange(group *g, void *bytes, uint64_t n) {
         if (!wait_while_0(g, &h->given)) return false;
         memcpy(bytes, h->word, n);
         atomic_store(&group_rank_of(g, g->rank)->took, 1);
-        wake(g, &group_rank_of(g, g->rank)->took);
+        wake(g, GROUP_STATE, GROUP_FIRST, &group_rank_of(g, g->rank)->took);
         return true;
     }
     memcpy(h->word, bytes, n);
     atomic_store(&h->given, 1);
-    wake(g, &h->given);
+    wake(g, GROUP_STATE, GROUP_ALL, &h->given);
     for (uint32_t i = 1; i < g->n_ranks; i++)
         if (!wait_while_0(g, &group_rank_of(g, i)->took)) return false;
     return true;
