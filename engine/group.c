@@ -19,10 +19,15 @@ enum { PAUSES_PER_CLOCK = 32, SLICE_MS = 100 };
 
 /* ---- places ---- */
 
+/* Before what a stage sends. By messages that begins a page: the next stage has its own pages of it, whatever
+ * stands in front. */
+static uint64_t values_bytes(const group_shape *s, uint32_t stage) {
+    return align_up(s->stage[stage].values_bytes, s->by_messages ? 4096 : 64);
+}
+
 static uint64_t region_bytes(const group_shape *s, uint32_t stage) {
-    return align_up(align_up(s->stage[stage].values_bytes, 64) +
-                        s->depth * align_up(s->stage[stage].sent_bytes, 64),
-                    4096);
+    return align_up(
+        values_bytes(s, stage) + s->depth * align_up(s->stage[stage].sent_bytes, 64), 4096);
 }
 
 /* Sums of at most GROUP_MAX * GROUP_MAX_DEPTH such sizes stay below 2^63. */
@@ -52,7 +57,7 @@ group_region group_region_of(const group_shape *s, uint32_t stage) {
     group_region r = {.values = group_lay(s).stages,
                       .sent_bytes = align_up(s->stage[stage].sent_bytes, 64)};
     for (uint32_t i = 0; i < stage; i++) r.values += region_bytes(s, i);
-    r.sent = r.values + align_up(s->stage[stage].values_bytes, 64);
+    r.sent = r.values + values_bytes(s, stage);
     r.end = r.values + region_bytes(s, stage);
     return r;
 }
@@ -66,7 +71,7 @@ void group_parts(const group_shape *s, uint32_t rank, group_part out[GROUP_PARTS
     out[2] = out[3] = (group_part){0, 0, MEM_ACTIVATIONS};
     if (stage) {
         const group_region before = group_region_of(s, stage - 1);
-        out[2].from = before.sent & ~4095ull;
+        out[2].from = before.sent;
         out[2].to = before.end;
     }
     if (rank == 0 || stage + 1 == s->n_stages)

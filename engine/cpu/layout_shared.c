@@ -77,6 +77,7 @@ static void place_sent(cpu_layout *l, const program *p, const engine_options *o,
     }
     l->shared.stage[p->part.stage].sent_bytes = sent.n;
     l->received_bytes = received.n;
+    if (p->part.stage) l->shared.stage[p->part.stage - 1].sent_bytes = received.n;
     s->failed |= sent.failed || received.failed;
 }
 
