@@ -11,7 +11,8 @@ PROFILE ?=
 VERSION := $(file <VERSION)
 # MODULES, lowest first, and below_MODULE: those that its objects are linked with, itself first.
 $(foreach l,$(shell tools/layers.sh --make),$(eval $(subst +, ,$(l))))
-SRC     := $(foreach r,$(MODULES),$(sort $(wildcard $(r)/*.c $(r)/*/*.c)))
+MPI_SRC := engine/mpi/plugin.c # of vramd-mpi.so (engine/mpi/mpi.mk)
+SRC     := $(filter-out $(MPI_SRC),$(foreach r,$(MODULES),$(sort $(wildcard $(r)/*.c $(r)/*/*.c))))
 WEB     := $(sort $(foreach e,html js css json svg png txt,$(wildcard web/*.$(e)))) # the page, part of the binary
 OBJ     := $(SRC:%.c=$(BUILD)/obj/%.o) $(BUILD)/obj/api/web_files.o
 
@@ -34,7 +35,7 @@ ISA += $(if $(findstring thread,$(SAN)),$(if $(filter %_avx2.o %_avxvnni.o %_avx
 all: $(BUILD)/vramd ## build build/vramd
 
 help: ## list the targets
-	@grep -hE '^[a-z0-9-]+:.*## ' Makefile engine/cuda/cuda.mk | sed -E 's/:.*## /\t/' | expand -t 16
+	@grep -hE '^[a-z0-9-]+:.*## ' Makefile engine/*/*.mk | sed -E 's/:.*## /\t/' | expand -t 16
 
 VRAMD_OBJ := $(filter-out $(BUILD)/obj/sim/fake.o $(BUILD)/obj/sim/sim.o,$(OBJ)) # those two are for tests
 $(BUILD)/vramd: $(VRAMD_OBJ) | layers pure
@@ -120,6 +121,7 @@ fuzz-build: $(BUILD)/obj/tests/fuzz/fuzz_$(F).o $$(call objs_of,$$(FUZZ_MODULE))
 	$(CC) $(LDFLAGS) -fsanitize=fuzzer -o $(BUILD)/fuzz_$(F) $^ $(LDLIBS)
 
 include engine/cuda/cuda.mk
+include engine/mpi/mpi.mk
 
 B ?= engine
 bench: $(BUILD)/vramd ## benchmarks into bench/results/; B=engine, http, scheduler, ...
@@ -178,7 +180,7 @@ format-check: ## fail where clang-format would change something
 tidy: ## clang-tidy with the checks of .clang-tidy
 	@tools/tidy.sh $(SRC) -- -std=c11 $(CPPFLAGS)
 
-# The unit starts what this prefix holds. The CUDA engine goes along where it is built.
+# The unit starts what this prefix holds. The CUDA engine and the MPI plugin go along where they are built.
 SHARE = $(DESTDIR)$(PREFIX)/share
 UNITDIR ?= $(PREFIX)/lib/systemd/system
 install: $(BUILD)/vramd ## DESTDIR=, PREFIX=/usr
@@ -194,6 +196,9 @@ ifneq ($(wildcard $(BUILD)/vramd-docs/index.html),) # make docs
 	install -d $(SHARE)/vramd/docs
 	install -m 644 $(BUILD)/vramd-docs/* $(SHARE)/vramd/docs
 	ln -sfn ../../vramd/docs $(SHARE)/doc/vramd/html
+endif
+ifneq ($(wildcard $(BUILD)/vramd-mpi.so),)
+	install -D -m 644 $(BUILD)/vramd-mpi.so $(DESTDIR)$(PREFIX)/lib/vramd/vramd-mpi.so
 endif
 ifneq ($(wildcard $(BUILD)/vramd-cuda.so),)
 	install -D -m 644 $(BUILD)/vramd-cuda.so $(DESTDIR)$(PREFIX)/lib/vramd/vramd-cuda.so

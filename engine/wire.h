@@ -13,7 +13,8 @@ enum { WIRE_SLOTS = 16 };
 typedef struct wire wire;
 struct wire {
     uint32_t rank, n_ranks;
-    uint32_t n_here; /* of them, on this machine */
+    uint32_t n_here;   /* of them, on this machine; 0: as if it had a machine alone */
+    uint32_t n_beside; /* of those, on cores that this rank may use, itself too */
     void *self;
     /* These return NULL, or why it failed.
      * send: a message to another rank, as one of those of a slot (below WIRE_SLOTS). Borrowed until it is sent.

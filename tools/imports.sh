@@ -16,7 +16,7 @@ sources() { find "${modules[@]}" -name '*.[ch]' | sort; }
   tools/layers.sh --table | sed 's/^/layer /; s/://'
   echo "exception $(tools/layers.sh --exception)"
   grep -nE '^#include "' $(sources) /dev/null | sed -E 's/^([^:]+):[0-9]+:#include "([^"]+)".*/include \1 \2/'
-  for f in $(find "${modules[@]}" -name '*.c'); do
+  for f in $(find "${modules[@]}" -name '*.c' ! -path engine/mpi/plugin.c); do # not of the base binary
     o=$BUILD/obj/${f%.c}.o
     [ -e "$o" ] || { echo "imports: no $o: build first" >&2; exit 1; }
     echo "$o"

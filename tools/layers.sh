@@ -65,6 +65,7 @@ owner 'curl/curl.h>' '^load/curl'
 owner 'pcre2.h>' '^text/(tokenizer/|jinja/strip_lines)'
 owner 'ini.h>' '^conf/'
 owner 'cuda' '^engine/cuda/'
+owner 'mpi.h>' '^engine/mpi/plugin.c$'
 # The table in docs/architecture.md: | `api/` | holds | model, memory, base |
 words() { tr -s ', ' '\n\n' <<< "$1" | sed '/^$/d' | sort | tr '\n' ' '; }
 for m in "${modules[@]}"; do

@@ -94,6 +94,7 @@ static inline void thread_wires_init(thread_wires *all, uint32_t n) {
         all->wire[i] = (wire){.rank = i,
                               .n_ranks = n,
                               .n_here = n,
+                              .n_beside = n,
                               .self = all,
                               .send = thread_wire_send,
                               .receive = thread_wire_receive,
