@@ -16,6 +16,8 @@
 
 /* The words of backend, in the order of its row. Other modules find their own by name. */
 enum { BACKEND_AUTO, BACKEND_CPU, BACKEND_CUDA };
+/* Of distributed_executor_backend. */
+enum { EXECUTOR_AUTO, EXECUTOR_MP, EXECUTOR_MPI };
 
 #define OPTIONS_DEFAULT_FILE "/etc/vramd/vramd.conf"
 

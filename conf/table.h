@@ -199,6 +199,11 @@
       "CPU: processes that divide each matrix among them; the same bits (docs/parallel.md)", "", "tp") \
     X("engine", U32, pipeline_parallel_size, 1, 1, 64, "",                                    \
       "CPU: stages, processes that have some layers each; the same bits (docs/parallel.md)", "", "pp") \
+    X("engine", ENUM, distributed_executor_backend, 0, 0, 0, "",                              \
+      "who starts the ranks: mp, vramd itself, on this machine; mpi, a launcher, on several (mpirun, srun); auto: mpi where a " \
+      "launcher has started several processes, else mp", "auto|mp|mpi", "")                   \
+    X("engine", STR, mpi_plugin, "", 0, 255, "",                                              \
+      "path of the MPI plugin; default: vramd-mpi.so beside the binary, or where packages put it", "", "") \
     X("engine", ENUM, attention, 0, 0, 0, "",                                                 \
       "unfused, on the CPU: scores of all rows, heads and tokens are written out; the same bits (for comparison)", \
       "fused|unfused", "")                                                                    \

@@ -26,6 +26,7 @@
 #include "daemon/models/models.h"
 #include "daemon/notify.h"
 #include "daemon/pressure.h"
+#include "daemon/ranks/member.h"
 #include "daemon/ranks/ranks.h"
 #include "daemon/serving.h"
 #include "daemon/step_log.h"
@@ -38,6 +39,7 @@ typedef struct daemon_state {
     int argc;    /* as the process got them */
     char **argv;
     machine m;
+    launch launch;           /* that has started this process, as one of several */
     model_sections sections; /* as read at start; n 0: one model */
     models *models;          /* NULL: one model, in m and bridge */
     server_options so;
@@ -356,7 +358,7 @@ static status check_descriptors(const options *o, err *e) {
 /* What comes before the first socket: the plan, and the memory that requests share. */
 static status prepare(daemon_state *d, err *e) {
     status s = check_descriptors(&d->opt, e);
-    const machine_wish w = {.extra = serving_terms};
+    const machine_wish w = {.extra = serving_terms, .launch = &d->launch};
     if (s == OK) s = machine_plan(&d->m, &d->opt, &w, e);
     if (s == OK) s = machine_has_weights(&d->m, e);
     if (s == OK && d->opt.memory_pressure) s = pressure_open(&d->pressure, e);
@@ -420,7 +422,9 @@ done:
     step_log_close(d->m.log);
     if (d->bridge) bridge_free(d->bridge);
     pressure_close(&d->pressure);
+    if (s != OK) d->launch.why = *e;
     machine_close(&d->m);
+    launch_close(&d->launch, s == OK);
     return s;
 }
 
@@ -481,11 +485,15 @@ int cmd_serve(int argc, char **argv) {
     signal(SIGPIPE, SIG_IGN);
     d.so = server_options_of(&d.opt);
     d.so.listen_fd = listen_fd;
-    if (s == OK && d.sections.n)
+    s = only_check ? launch_check(&d.opt, &e) : launch_open(&d.launch, &d.opt, &e);
+    const bool follows = s == OK && d.launch.wire.rank > 0;
+    if (follows)
+        s = member_follow(&d.launch, &d.opt, &e);
+    else if (s == OK && d.sections.n)
         s = only_check ? check_models(&d, &e) : run_models(&d, &e);
-    else
+    else if (s == OK)
         s = only_check ? check(&d, &e) : run(&d, &e);
     if (s != OK) return command_failed("serve", &e);
-    if (!only_check) log_info("stopped");
+    if (!only_check && !follows) log_info("stopped");
     return 0;
 }

@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 #include "daemon/plan/rank_plan.h"
+#include "daemon/ranks/launch.h"
 #include "engine/cuda/backend_cuda.h"
 
 /* The budget of an option, within this memory or, where the plan is for another machine, within
@@ -24,13 +25,23 @@ static status parse(budget *out, const char *option, const char *word, memory_ro
     return budget_parse(out, option, word, &room, e);
 }
 
+/* Ranks of a launcher have each a budget of its own: shares of the machine's memory are divided among those that
+ * it has. */
+static memory_room room_of_rank(const machine *m) {
+    memory_room room = memory_room_host();
+    const uint32_t n = m->launch && m->launch->link ? m->launch->wire.n_here : 1;
+    room.total /= n;
+    room.available /= n;
+    return room;
+}
+
 static status choose_cpu(machine *m, const machine_wish *w, err *e) {
     m->backend = rank_plan_count(&m->opt) > 1 ? &backend_cpu_ranks : &backend_cpu;
     m->on_device = false;
     m->card = NULL;
     snprintf(m->device, sizeof m->device, "cpu");
     if (strcmp(m->opt.host_memory, "auto") == 0) {
-        const memory_room room = memory_room_host();
+        const memory_room room = room_of_rank(m);
         status s = parse(&m->budget, "memory", m->opt.memory, room, w, e);
         if (s != OK || !m->opt.memory_max[0] || w->uncut) return s;
         return parse(&m->max_budget, "memory_max", m->opt.memory_max, room, w, e);

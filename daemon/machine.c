@@ -24,6 +24,7 @@
 #include "daemon/machine_words.h"
 #include "daemon/plan/planned_model.h"
 #include "daemon/plan/rank_plan.h"
+#include "daemon/ranks/launch.h"
 #include "daemon/ranks/ranks.h"
 #include "engine/expert_slots.h"
 #include "model/hf/hf_folder.h"
@@ -38,6 +39,10 @@ static const uint64_t SCORED_LOGITS_BYTES = 64 << 20;
 static const uint64_t RUNTIME_BYTES = 704 << 10, RUNTIME_PER_THREAD = 32 << 10;
 /* Threads besides the engine's workers: loop, engine, libuv's pool. */
 enum { OTHER_THREADS = 6 };
+/* Calibrated on Debian 12, Open MPI 4.1.4: anonymous memory after MPI_Init and 2,000 messages of 32 KiB to each of the
+ * others, less that before: 2.4 MiB with 2 ranks, 3.0 with 8, over shared memory and over TCP, its two
+ * threads included. */
+static const uint64_t MPI_BYTES = 3 << 20;
 
 static uint32_t cpus(void) {
     cpu_set_t set;
@@ -102,6 +107,25 @@ static uint32_t logit_rows_of(const machine *m, const machine_wish *w) {
     return (uint32_t)(rows > wanted ? rows : wanted);
 }
 
+/* Threads of each rank: those of one process on the CPU divide what the option says; of a launcher each has as
+ * many. */
+static uint32_t threads_of_rank(const options *o) {
+    const uint32_t n = rank_plan_by_messages(o) ? o->threads : o->threads / rank_plan_count(o);
+    return n ? n : 1;
+}
+
+/* Of all ranks. */
+static uint32_t threads_of_all(const options *o) {
+    return rank_plan_by_messages(o) ? o->threads * rank_plan_count(o) : o->threads;
+}
+
+/* Where the option says none. */
+static uint32_t default_threads(const machine *m) {
+    const uint32_t beside = m->launch && m->launch->link ? m->launch->wire.n_beside : 1;
+    const uint32_t n = cpus() / beside;
+    return n ? n : 1;
+}
+
 /* Rows of a step by themselves. A step's time on the CPU goes by the rows of a thread, and each
  * stream that decodes waits for it: the bound is the same on any number of cores. Fewer rows than
  * these gain little time and read the weights more often (bench/bench_slo.py). */
@@ -110,7 +134,7 @@ static uint32_t default_rows(const machine *m) {
     const uint64_t seqs = m->opt.max_num_seqs;
     /* A prompt reads each expert that is not in memory once for all rows of a step. */
     const bool most = m->on_device || m->engine_opt.expert_slots;
-    uint64_t rows = most ? MOST : (uint64_t)PER_THREAD * m->opt.threads;
+    uint64_t rows = most ? MOST : (uint64_t)PER_THREAD * threads_of_all(&m->opt);
     if (rows < 2 * seqs) rows = 2 * seqs; /* prompts have no fewer than decoding */
     if (rows < LEAST) rows = LEAST;
     if (rows > MOST) rows = MOST;
@@ -136,12 +160,6 @@ uint32_t machine_state_slots(const options *o) {
 
 static uint32_t states_of(const machine *m) {
     return program_state_bytes(&m->model->program) ? machine_state_slots(&m->opt) : 0;
-}
-
-/* Ranks on the CPU divide the threads, too. */
-static uint32_t threads_of_rank(const options *o) {
-    const uint32_t n = o->threads / rank_plan_count(o);
-    return n ? n : 1;
 }
 
 static bool looks_up(const options *o) {
@@ -182,6 +200,7 @@ static void set_engine_options(machine *m, const machine_wish *w) {
                           .kv_v = kv_type_of("cache_type_v", o->cache_type_v, kv),
                           .batch_invariant = o->batch_invariant,
                           .n_threads = threads_of_rank(o),
+                          .by_messages = rank_plan_by_messages(o),
                           .depth = depth_of(m),
                           .hidden = m->pooling != POOL_OFF,
                           .pooling = m->pooling,
@@ -247,7 +266,9 @@ static status resolve(machine *m, const machine_wish *w, err *e) {
     status s = resolve_length(m, w, e);
     if (s == OK) s = machine_find_pooling(m, e);
     if (s != OK) return s;
-    if (o->threads == 0) o->threads = cpus();
+    if (o->threads == 0) o->threads = default_threads(m);
+    if (o->distributed_executor_backend == EXECUTOR_AUTO)
+        o->distributed_executor_backend = launch_is(o) ? EXECUTOR_MPI : EXECUTOR_MP;
     if (o->max_num_batched_tokens > 0 && o->max_num_batched_tokens < o->max_num_seqs) {
         err_set(e, ERR_INVALID, "max_num_batched_tokens = %u is less than max_num_seqs = %u",
                 o->max_num_batched_tokens, o->max_num_seqs);
@@ -378,6 +399,13 @@ static void runtime_terms(terms *t, uint64_t bytes, uint32_t threads) {
               "%s%u stacks (Debian 12)", bytes ? "libraries, " : "", threads);
 }
 
+/* Of ranks that a launcher has started. */
+static void message_terms(const machine *m, terms *t) {
+    if (!m->engine_opt.by_messages) return;
+    terms_add(t, MEM_RUNTIME, TERM_CALIBRATED, MPI_BYTES + RUNTIME_PER_THREAD,
+              "MPI, and a thread that receives (Open MPI 4.1)");
+}
+
 void machine_shared_terms(terms *t) {
     runtime_terms(t, RUNTIME_BYTES, OTHER_THREADS - 1);
 }
@@ -385,6 +413,7 @@ void machine_shared_terms(terms *t) {
 /* What the process of another rank than the first takes beside its engine. */
 static void list_rank_terms(const machine *m, terms *t) {
     runtime_terms(t, RUNTIME_BYTES, m->engine_opt.n_threads + 1);
+    message_terms(m, t);
     if (m->engine_opt.activations == ACTIVATION_BF16)
         terms_add(t, MEM_RUNTIME, TERM_CALIBRATED,
                   (uint64_t)m->engine_opt.n_threads * BF16_STACK_BYTES,
@@ -415,6 +444,7 @@ static void list_terms(const machine *m, terms *t) {
                              (m->engine_opt.expert_slots ? EXPERT_READERS : 0) +
                              (m->draft.model ? m->draft.opt.n_threads - 1 : 0);
     runtime_terms(t, m->part ? 0 : RUNTIME_BYTES, threads);
+    message_terms(m, t);
     if (m->engine_opt.activations == ACTIVATION_BF16 && !m->on_device)
         terms_add(t, MEM_RUNTIME, TERM_CALIBRATED,
                   (uint64_t)m->engine_opt.n_threads * BF16_STACK_BYTES,
@@ -514,6 +544,7 @@ status machine_plan(machine *m, const options *o, const machine_wish *w, err *e)
                    .opt = *o,
                    .part = w->part,
                    .words = w->words,
+                   .launch = w->launch,
                    .extra = w->extra,
                    .extra_arg = w->arg};
     status s = open_model(m, w->weights, e);
@@ -542,6 +573,7 @@ static void borrow(machine *m, const machine *of, const options *o) {
                    .opt = *o,
                    .borrowed = true,
                    .part = of->part,
+                   .launch = of->launch,
                    .extra = of->extra,
                    .extra_arg = of->extra_arg,
                    .model = of->model,

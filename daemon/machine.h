@@ -44,7 +44,9 @@ typedef struct machine {
     uint32_t n_ranks;
     uint32_t rank;         /* whose process this is */
     struct ranks *started; /* the others (ranks/ranks.h); NULL: there are none */
-    struct model *own;     /* this rank's part of the model; NULL: all of it */
+    struct launch
+        *launch; /* that started this process (ranks/launch.h); NULL: it was started alone */
+    struct model *own; /* this rank's part of the model; NULL: all of it */
     /* What another budget is solved with while it serves (machine_budget.h): */
     budget max_budget;   /* of the option memory_max; bytes 0: none */
     terms fixed;         /* all but the KV cache and what loading took */
@@ -101,6 +103,7 @@ typedef struct machine_wish {
     bool part;
     uint64_t aside_bytes;
     struct machine_words *words; /* of a part, which are not in its plan */
+    struct launch *launch;       /* of machine.launch; borrowed */
     bool greedy;      /* temperature 0 where neither options nor model file say; else 1 */
     bool scores;      /* every row of a prompt yields logits: as many rows as is sensible */
     bool keep_logits; /* the engine gives them as they were before sampling */

@@ -49,7 +49,7 @@ if [ ${#wanted[@]} -gt 0 ]; then
   done
 fi
 if [ -z "$unit_only" ] && { [ -z "$name" ] || [ ${#wanted[@]} -eq 0 ]; }; then
-  make -s -j"$(nproc)" BUILD="$BUILD" all "$BUILD/oom.so" || { echo "tests: the build failed"; exit 1; }
+  make -s -j"$(nproc)" BUILD="$BUILD" all mpi "$BUILD/oom.so" || { echo "tests: the build failed"; exit 1; }
   py=$(tools/venv.sh) || { echo "tests: no Python environment"; exit 1; }
   log=$BUILD/log/pytest.log
   BUILD="$BUILD" "$py" -m pytest -q -rs --durations=20 -p no:cacheprovider ${name:+-k "$name"} tests/e2e tests/web 2>&1 | tee "$log"

@@ -15,6 +15,14 @@ uint32_t rank_plan_count(const options *o) {
     return o->tensor_parallel_size * o->pipeline_parallel_size;
 }
 
+bool rank_plan_by_messages(const options *o) {
+    return o->distributed_executor_backend == EXECUTOR_MPI && rank_plan_count(o) > 1;
+}
+
+static bool have_own_budgets(const machine *m) {
+    return m->on_device || m->engine_opt.by_messages;
+}
+
 /* ---- one rank ---- */
 
 /* What its engine will allocate: as the layout has it, or estimated where the whole model is. */
@@ -113,6 +121,42 @@ static status solve_apart(machine *m, const terms *own, kv_request *kv, err *e) 
     return s;
 }
 
+/* So many blocks as a rank holds, and no more for the others. */
+static status limit_to(machine *m, uint32_t rank, kv_request *kv, err *e) {
+    rank_plan *r = &m->ranks[rank];
+    plan_clear(&r->plan);
+    const status s = plan_solve(&r->plan, &r->fixed, &r->kv, &m->budget, e);
+    if (s == ERR_BUDGET) {
+        const err why = *e;
+        err_set(e, why.code, "rank %u: %s", rank, why.text);
+        err_field(e, "%s", why.field);
+        err_hint(e, "%s", why.hint);
+    }
+    if (s != OK) return s;
+    kv->want_tokens = r->plan.kv_tokens;
+    memcpy(kv->most, r->plan.group_blocks, sizeof kv->most);
+    if (rank + 1 < m->n_ranks) {
+        m->ranks[rank + 1].kv.want_tokens = kv->want_tokens;
+        memcpy(m->ranks[rank + 1].kv.most, kv->most, sizeof kv->most);
+    }
+    return OK;
+}
+
+/* Each in a budget of its own, and rank 0's plan is the machine's: it comes last. */
+static status solve_by_messages(machine *m, kv_request *kv, err *e) {
+    terms t = {0};
+    err why;
+    status least = OK;
+    for (uint32_t i = 1; i < m->n_ranks && least == OK; i++) least = limit_to(m, i, kv, &why);
+    if (least != OK && least != ERR_BUDGET) return *e = why, least;
+    add_terms(&t, &m->ranks[0].fixed);
+    const status s = machine_solve(m, &t, kv, e);
+    terms_clear(&t);
+    if (s != OK || least == OK) return s;
+    *e = why;
+    return least;
+}
+
 status rank_plan_fix(machine *m, uint32_t rank, const uint32_t *n_blocks, uint64_t kv_tokens,
                      err *e) {
     const budget any = budget_unlimited();
@@ -132,9 +176,11 @@ static status solve_each(machine *m, err *e) {
                       "sequences, queue, block lists");
         const status s = rank_plan_fix(m, i, m->plan.group_blocks, m->plan.kv_tokens, e);
         if (s != OK) return s;
-        r->plan.budget_bytes = m->on_device ? m->budget.bytes : plan_peak_bytes(&r->plan);
-        r->plan.fits =
-            m->on_device ? r->plan.smallest_budget_bytes <= m->budget.bytes : m->plan.fits;
+        const bool own = have_own_budgets(m);
+        r->plan.budget_bytes = m->on_device || (own && !m->budget.automatic)
+                                   ? m->budget.bytes
+                                   : plan_peak_bytes(&r->plan);
+        r->plan.fits = own ? r->plan.smallest_budget_bytes <= m->budget.bytes : m->plan.fits;
     }
     return OK;
 }
@@ -163,7 +209,9 @@ status rank_plan_solve(machine *m, const terms *own, const terms *others, kv_req
     if (s != OK) return s;
     for (uint32_t g = 0; g < kv->n_groups; g++) /* the layers are those of all stages */
         kv->group[g].bytes_per_token = m->ranks[0].kv.group[g].bytes_per_token;
-    s = m->on_device ? solve_apart(m, own, kv, e) : solve_together(m, kv, e);
+    s = m->on_device                ? solve_apart(m, own, kv, e)
+        : m->engine_opt.by_messages ? solve_by_messages(m, kv, e)
+                                    : solve_together(m, kv, e);
     if (s != OK && s != ERR_BUDGET) return s;
     const err why = *e;
     const status each = solve_each(m, e);
@@ -272,7 +320,8 @@ void rank_plan_print(const machine *m) {
            rank_plan_imbalance(m));
     for (uint32_t i = 0; i < m->n_ranks; i += COLUMNS)
         print_some(m, order + i, m->n_ranks - i < COLUMNS ? m->n_ranks - i : COLUMNS);
-    if (m->on_device) printf("rank %u decides how many blocks the KV cache has\n", order[0]);
+    if (have_own_budgets(m))
+        printf("rank %u decides how many blocks the KV cache has\n", order[0]);
     const uint32_t kv = m->model->program.config.n_kv_heads;
     if (kv && m->opt.tensor_parallel_size > kv)
         printf(

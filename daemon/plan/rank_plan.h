@@ -22,7 +22,9 @@ typedef struct rank_plan {
 
 /* Ranks of all stages; 1: the machine's plan is all there is. */
 uint32_t rank_plan_count(const options *);
-/* Solves m->plan (of all ranks on the CPU, on devices of the one that needs most) and m->ranks. own: what the
+/* Whether they have no memory in common; distributed_executor_backend is resolved. */
+bool rank_plan_by_messages(const options *);
+/* Solves m->plan (of all ranks on the CPU, on devices of the one that needs most, by messages of rank 0) and m->ranks. own: what the
  * process of rank 0 holds beside its engine, others: each of the others; kv: all but what a token costs. Errors: as machine_solve, and
  * those of model_shard. */
 status rank_plan_solve(machine *m, const terms *own, const terms *others, kv_request *kv,

@@ -1,4 +1,5 @@
-/* Processes of a group: started by rank 0 on the engine thread, watched by a thread of their own. */
+/* The group on rank 0's side: processes that it starts on the engine thread and watches on a thread of its own, or
+ * those of a launcher, whose link says how they are. */
 #include "daemon/ranks/ranks.h"
 
 #include <errno.h>
@@ -18,6 +19,7 @@
 #include "base/log.h"
 #include "base/thread.h"
 #include "daemon/plan/rank_plan.h"
+#include "daemon/ranks/launch.h"
 #include "daemon/ranks/rank_cores.h"
 #include "daemon/ranks/rank_note.h"
 
@@ -28,8 +30,10 @@ typedef struct child {
 } child;
 
 struct ranks {
-    group group;
-    void *memory;
+    group *group; /* own, or the launch's; NULL: there is none yet */
+    group own;
+    struct launch *launch; /* that has started the others; NULL: this process has */
+    void *memory;          /* shared with those that it has started */
     uint64_t bytes;
     int fd;
     ledger *ledger;
@@ -57,6 +61,9 @@ status ranks_check(const machine *m, err *e) {
     const char *field =
         m->opt.tensor_parallel_size > 1 ? "tensor_parallel_size" : "pipeline_parallel_size";
     if (rank_plan_count(&m->opt) == 1) return OK;
+    if (m->on_device && m->engine_opt.by_messages)
+        return refuse(e, "distributed_executor_backend", "ranks by MPI compute on the CPU",
+                      "use backend = cpu");
     if (m->on_device)
         return refuse(
             e, field,
@@ -80,7 +87,7 @@ status ranks_check(const machine *m, err *e) {
 
 static bool count_memory(ranks *r, bool take) {
     for (int c = 0; c < MEM_N_CLASSES; c++) {
-        const uint64_t bytes = group_share(&group_head_of(&r->group)->shape, 0, (mem_class)c);
+        const uint64_t bytes = group_share(&group_head_of(r->group)->shape, 0, (mem_class)c);
         if (!take)
             ledger_release(r->ledger, (mem_class)c, bytes);
         else
@@ -103,8 +110,9 @@ static status make_memory(ranks *r, const group_shape *s, err *e) {
         r->memory = NULL;
         return mem_exhausted(e, MEM_ACTIVATIONS, "what %u ranks share", s->n_ranks);
     }
-    group_init(&r->group, r->memory, s, 0, VRAMD_VERSION);
-    group_populate(&r->group);
+    r->group = &r->own;
+    group_init(r->group, r->memory, s, 0, VRAMD_VERSION);
+    group_populate(r->group);
     return OK;
 }
 
@@ -149,11 +157,11 @@ static status start_child(ranks *r, uint32_t i, err *e) {
     r->child[i].pid = 0;
     err_set(e, ERR_UNAVAILABLE, "rank %u cannot be started: %s", i, strerror(code));
     return err_field(e, "%s",
-                     r->group.n_peers > 1 ? "tensor_parallel_size" : "pipeline_parallel_size");
+                     r->group->n_peers > 1 ? "tensor_parallel_size" : "pipeline_parallel_size");
 }
 
 static void write_note(const machine *m, ranks *r) {
-    rank_note *n = (rank_note *)(void *)(r->group.base + r->group.at.note);
+    rank_note *n = (rank_note *)(void *)(r->group->base + r->group->at.note);
     _Static_assert(sizeof *n <= GROUP_NOTE_BYTES, "the note has no place");
     n->opt = m->opt;
     n->opt.backend = BACKEND_CPU; /* as it was chosen */
@@ -164,12 +172,14 @@ static void write_note(const machine *m, ranks *r) {
 
 /* Once the others are started, which would inherit the cores. */
 static status open_engine(machine *m, ranks *r, err *e) {
-    rank_stay(0, r->n, m->engine_opt.n_threads);
+    if (!r->launch) rank_stay(0, r->n, m->engine_opt.n_threads);
     status s = model_shard(&m->own, m->model, &m->ranks[0].part, e);
-    m->engine_opt.group = &r->group;
+    m->engine_opt.group = r->group;
     if (s == OK)
         s = engine_open(&m->engine, m->backend, m->own, &m->engine_opt, m->ledger, NULL, e);
-    return s == OK ? group_await_ready(&r->group, e) : s;
+    if (s == OK) s = group_await_ready(r->group, e);
+    const bool lost = s != OK && r->launch && link_error(r->launch->link, e) != OK;
+    return lost ? e->code : s; /* whoever failed first */
 }
 
 /* The sizes are the layouts', which the engines compare with their own; stage after stage adds its own. */
@@ -185,6 +195,32 @@ static status shape_of(const machine *m, group_shape *out, err *e) {
     return s;
 }
 
+static status start(const machine *m, ranks *r, const group_shape *shape, err *e) {
+    status s = make_memory(r, shape, e);
+    if (s != OK) return s;
+    r->counted = count_memory(r, true);
+    r->group->alive = all_alive;
+    r->group->arg = r;
+    write_note(m, r);
+    for (uint32_t i = 1; i < r->n && s == OK; i++) s = start_child(r, i, e);
+    return s;
+}
+
+/* The others are there, and wait for the note. */
+static status attach(const machine *m, ranks *r, const group_shape *shape, err *e) {
+    status s = launch_attach(r->launch, shape, e);
+    if (s != OK) return s;
+    r->group = &r->launch->group;
+    r->counted = count_memory(r, true);
+    s = link_await_attached(r->launch->link, e);
+    if (s != OK) return s;
+    write_note(m, r);
+    r->group->via->put(r->group, GROUP_ALL, r->group->base + r->group->at.note, 1,
+                       sizeof(rank_note), sizeof(rank_note));
+    group_say(r->group, GROUP_READY, NULL);
+    return OK;
+}
+
 status ranks_open(machine *m, err *e) {
     group_shape shape;
     status s = shape_of(m, &shape, e);
@@ -195,30 +231,26 @@ status ranks_open(machine *m, err *e) {
     r->fd = -1;
     r->ledger = m->ledger;
     r->n = shape.n_ranks;
-    s = make_memory(r, &shape, e);
-    if (s != OK) return s;
-    r->counted = count_memory(r, true);
-    r->group.alive = all_alive;
-    r->group.arg = r;
-    write_note(m, r);
-    for (uint32_t i = 1; i < r->n && s == OK; i++) s = start_child(r, i, e);
+    r->launch = m->engine_opt.by_messages ? m->launch : NULL;
+    s = r->launch ? attach(m, r, &shape, e) : start(m, r, &shape, e);
     if (s == OK) s = open_engine(m, r, e);
     if (s == OK)
         log_info("%u ranks share the model%s, %u threads each", r->n,
-                 r->group.n_stages > 1 ? " in stages" : "", m->engine_opt.n_threads);
+                 r->group->n_stages > 1 ? " in stages" : "", m->engine_opt.n_threads);
     return s;
 }
 
 /* ---- the watch ---- */
 
 static void why_lost(const ranks *r, err *e) {
-    if (group_is_broken(&r->group)) {
-        group_error(&r->group, e);
+    if (group_is_broken(r->group)) {
+        group_error(r->group, e);
         return;
     }
     for (uint32_t i = 1; i < r->n; i++) {
         siginfo_t info = {0};
-        if (waitid(P_PID, (id_t)r->child[i].pid, &info, WEXITED | WNOHANG | WNOWAIT) != 0 ||
+        if (!r->child[i].pid ||
+            waitid(P_PID, (id_t)r->child[i].pid, &info, WEXITED | WNOHANG | WNOWAIT) != 0 ||
             info.si_pid == 0)
             continue;
         err_set(e, ERR_DEVICE, "rank %u has ended (%s %d)", i,
@@ -233,9 +265,9 @@ static void *watch(void *arg) {
     err why;
     while (!atomic_load(&r->quit)) {
         const struct timespec t = {.tv_nsec = WATCH_MS * 1000000L};
-        if (group_is_broken(&r->group) || has_ended(r)) {
+        if (group_is_broken(r->group) || has_ended(r)) {
             why_lost(r, &why);
-            group_break(&r->group, &why);
+            group_break(r->group, &why);
             r->lost(r->arg, &why);
             return NULL;
         }
@@ -268,7 +300,7 @@ uint32_t ranks_read(const machine *m, ledger_view *out, uint32_t max) {
         if (i == 0)
             ledger_read(m->ledger, &out[i]);
         else
-            out[i] = group_rank_of(&r->group, i)->memory;
+            out[i] = group_rank_of(r->group, i)->memory;
     }
     return r->n < max ? r->n : max;
 }
@@ -296,8 +328,10 @@ void ranks_close(machine *m) {
     model_close(m->own);
     m->own = NULL;
     if (!r) return;
-    const bool lost = !r->memory || group_is_broken(&r->group) || atomic_load(&r->ended);
-    if (r->memory) group_post(&r->group, 0);
+    const bool lost =
+        !r->group || group_is_broken(r->group) || atomic_load(&r->ended) ||
+        (r->launch && r->launch->why.code != OK); /* which launch_close says to the others */
+    if (r->group && !(lost && r->launch)) group_post(r->group, 0);
     const uint64_t until = clock_us() + (lost ? 0 : END_WITHIN_MS * 1000);
     for (uint32_t i = 1; i < r->n; i++) end_child(&r->child[i], until);
     if (r->counted) count_memory(r, false);

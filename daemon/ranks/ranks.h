@@ -1,5 +1,6 @@
-/* The ranks of a model on one machine (options tensor_parallel_size, pipeline_parallel_size): rank 0 is the process that serves; it starts
- * the others, `vramd rank`, with the memory that all share (engine/group.h).
+/* The ranks of a model (options tensor_parallel_size, pipeline_parallel_size): rank 0 is the process that serves. On one machine it starts
+ * the others, `vramd rank`, with the memory that all share (engine/group.h); those of a launcher are there
+ * before it (ranks/launch.h).
  *
  * A group is one failure domain: when a rank ends or does not answer, every wait returns, what runs ends with an
  * error, and the process ends with one. The others end with rank 0, however that ends. */
@@ -13,10 +14,10 @@ typedef struct ranks ranks;
 
 /* Whether such a model can be loaded. Errors: ERR_UNSUPPORTED (ranks on devices, several models). */
 status ranks_check(const machine *m, err *e);
-/* Makes the shared memory, which m->ledger counts, starts the other ranks, and opens m->engine with rank 0's
- * part of the model. The engine thread. Errors: of any rank. ranks_close in any case. */
+/* Makes the group's memory, which m->ledger counts, starts the other ranks if no launcher has, and opens m->engine with
+ * rank 0's part of the model. The engine thread. Errors: of any rank. ranks_close in any case. */
 status ranks_open(machine *m, err *e);
-/* Ends the others. After the engine is closed. */
+/* Ends the others, those of a launcher but for launch_close. After the engine is closed. */
 void ranks_close(machine *m);
 
 /* Calls lost once, on a thread of its own, when the group is broken or a rank has ended; until
