@@ -14,7 +14,7 @@ BASE = {"max_model_len": "512", "max_num_seqs": "4", "max_num_batched_tokens": "
 # A value other than the default for each option that a rule cannot choose: texts, and numbers with a narrow meaning.
 CHOSEN = {"served_model_name": "other", "embeddings": "mean", "host": "::1", "trusted_proxies": "10.0.0.0/8", "api_keys_file": "{keys}", "tls_cert": "{cert}",
           "tls_key": "{key}", "cors_origins": "https://a.example", "docs_dir": "/tmp", "memory": "400MiB", "memory_max": "900MiB", "memory_pressure": "psi",
-          "cuda_plugin": "/nonexistent.so", "kv_disk": "/nonexistent/kv", "kv_host_bytes": "64MiB", "expert_memory": "auto", "step_log": "{steps}", "cuda_device": "1", "max_model_len": "1024", "request_memory": "24MiB",
+          "cuda_plugin": "/nonexistent.so", "mpi_plugin": "/nonexistent.so", "distributed_executor_backend": "mpi", "kv_disk": "/nonexistent/kv", "kv_host_bytes": "64MiB", "expert_memory": "auto", "step_log": "{steps}", "cuda_device": "1", "max_model_len": "1024", "request_memory": "24MiB",
           "pre_tokenizer": "gpt-2", "strip_prompt_lines": "^x-mine:", "chat_template": "{template}", "chat_template_kwargs": '{{"enable_thinking": false}}',
           "kv_cache_tokens": "4096", "block_size": "32", "backend": "cpu", "gpu_layers": "7", "batching": "static", "speculative": "lookup", "draft_model": "{draft}", "speculative_tokens": "8", "itl_slo_ms": "40", "ttft_slo_ms": "4000", "slo_first": "ttft", "scheduler_policy": "fcfs", "attention": "unfused", "cpu_isa": "plain", "activation_dtype": "f32",
           "kv_cache_dtype": "f32", "cache_type_k": "f32", "cache_type_v": "f32", "temperature": "0.5", "top_p": "0.9",

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import BINARY, MODEL, SANITIZED, Daemon
+from harness import BINARY, MODEL, SANITIZED, Daemon, refused
 from test_ranks import PROMPT, SOON, answers, gone
 from tiny_model import write
 
@@ -172,3 +172,12 @@ def test_the_others_end_with_rank_0(tiny):
     os.kill(ranks[0], signal.SIGSTOP)  # the launcher sees nothing of it
     assert d.process.wait(SOON) == 11, d.text()
     assert gone(ranks.values(), SOON) and "rank 0 of 3 did not answer" in d.text()
+
+
+def test_no_plugin_is_an_error_that_names_it(tiny, tmp_path):
+    text = tmp_path / "text.so"
+    text.write_text("no library")
+    flags = ["--model", tiny, "--tensor-parallel-size", "2", "--distributed-executor-backend", "mpi"]
+    for path, code, why in ((str(tmp_path / "none.so"), 3, "there is no such file"), (str(text), 6, "")):
+        r = refused(*flags, "--mpi-plugin", path)
+        assert r.returncode == code and f"the MPI plugin {path}: {why}" in r.stderr and "openmpi-bin" in r.stderr, r.stderr

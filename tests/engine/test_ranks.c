@@ -155,6 +155,38 @@ static void close_ranks(ranks *r, status others) {
     if (r->by_messages) thread_wires_clear(&r->wires);
 }
 
+/* What each rank's engine holds, beside its share of the group's memory, is what its terms say. */
+static void check_plan(const char *name, const ranks *r) {
+    for (uint32_t i = 0; i < r->n; i++) {
+        const member *m = &r->m[i];
+        const group_shape *shape = &group_head_of(&m->group)->shape;
+        const cpu_engine *e = (const cpu_engine *)m->engine;
+        terms t = {0};
+        kv_request kv = {0};
+        ledger_view v;
+        err why;
+        ck_assert_int_eq(backend_cpu_ranks.terms(&m->model->program, &m->opt, &t, &kv, &why),
+                         OK);
+        ledger_read(m->ledger, &v);
+        for (int c = 0; c < MEM_N_CLASSES; c++) {
+            const uint64_t steps =
+                i && c == MEM_WORKSPACE
+                    ? follow_bytes(&m->model->program, &m->opt, e->layout.groups.n)
+                    : 0;
+            const uint64_t held =
+                v.cls[c].ledger_bytes + group_share(shape, i, (mem_class)c) + steps;
+            if (c == MEM_KV || c == MEM_LOADING) continue; /* by its blocks; over */
+            ck_assert_msg(held == terms_sum(&t, (mem_class)c),
+                          "%s, rank %u of %u, %u stages%s: class %s: planned %llu, held %llu",
+                          name, i, r->n, r->n_stages, r->by_messages ? ", by messages" : "",
+                          mem_class_name((mem_class)c),
+                          (unsigned long long)terms_sum(&t, (mem_class)c),
+                          (unsigned long long)held);
+        }
+        terms_clear(&t);
+    }
+}
+
 static void submit(ranks *r, const batch *b) {
     err e;
     ck_assert_msg(engine_submit(r->m[0].engine, b, &e) == OK, "%s", e.text);
@@ -252,6 +284,7 @@ static void compare(const char *name, rig *r, uint32_t n, uint32_t n_stages, uin
     rig_poison(r);
     for (uint32_t i = 0; i < N_STEPS; i++) single(r, &w[i], i);
     open_ranks(&all, n, n_stages, r->model, &o);
+    check_plan(name, &all);
     for (uint32_t i = 0; i < N_STEPS; i++) {
         submit(&all, &w[i].s.b);
         if (i + 1 >= all.depth)
@@ -556,8 +589,14 @@ START_TEST(two_versions_are_no_group) {
 }
 END_TEST
 
-/* What another may not write is not written: rank 1 of two stages has no step to say. */
-START_TEST(a_rank_writes_what_is_its_own) {
+/* Two stages of no model, and the messages between them. */
+typedef struct pair {
+    thread_wires all;
+    group g[2];
+    group_link *l[2];
+} pair;
+
+static void open_pair(pair *p) {
     const group_shape shape = {.n_ranks = 2,
                                .n_stages = 2,
                                .depth = 1,
@@ -565,32 +604,70 @@ START_TEST(a_rank_writes_what_is_its_own) {
                                .step_bytes = 64,
                                .stage[0] = {.values_bytes = 64, .sent_bytes = 64}};
     const group_place at = group_lay(&shape);
-    group g[2];
-    group_link *l[2];
-    thread_wires all;
     group_shape said;
     err e;
-    thread_wires_init(&all, 2);
+    thread_wires_init(&p->all, 2);
     for (uint32_t i = 0; i < 2; i++) {
-        ck_assert_int_eq(link_open(&l[i], &all.wire[i], "1.0", &e), OK);
-        if (i) ck_assert_int_eq(link_await_shape(l[i], &said, &e), OK);
-        void *memory = poisoned(&at);
-        group_init(&g[i], memory, &shape, i, "1.0");
-        ck_assert_int_eq(link_attach(l[i], &g[i], &e), OK);
+        ck_assert_int_eq(link_open(&p->l[i], &p->all.wire[i], "1.0", &e), OK);
+        if (i) ck_assert_int_eq(link_await_shape(p->l[i], &said, &e), OK);
+        group_init(&p->g[i], poisoned(&at), &shape, i, "1.0");
+        ck_assert_int_eq(link_attach(p->l[i], &p->g[i], &e), OK);
     }
-    ck_assert_int_eq(link_await_attached(l[0], &e), OK);
-    unsigned char *step = group_step_at(&g[1], 1);
+    ck_assert_int_eq(link_await_attached(p->l[0], &e), OK);
+}
+
+static void close_pair(pair *p) {
+    for (uint32_t i = 0; i < 2; i++) {
+        link_close(p->l[i], false, NULL);
+        free(p->g[i].base);
+    }
+    thread_wires_clear(&p->all);
+}
+
+/* What another may not write is not written: rank 1 of two stages has no step to say. */
+START_TEST(a_rank_writes_what_is_its_own) {
+    static pair p;
+    open_pair(&p);
+    unsigned char *step = group_step_at(&p.g[1], 1);
     memset(step, 7, 64);
-    g[1].via->put(&g[1], GROUP_ALL, step, 1, 64, 64);
-    group_say(&g[1], GROUP_READY, NULL);
-    await_loss(l[0], ERR_DEVICE, "rank 1 of 2 has sent a message that is not right");
-    ck_assert_int_ne(*(unsigned char *)group_step_at(&g[0], 1), 7);
-    ck_assert(group_is_broken(&g[0]));
-    for (uint32_t i = 0; i < 2; i++) {
-        link_close(l[i], false, NULL);
-        free(g[i].base);
-    }
-    thread_wires_clear(&all);
+    p.g[1].via->put(&p.g[1], GROUP_ALL, step, 1, 64, 64);
+    group_say(&p.g[1], GROUP_READY, NULL);
+    await_loss(p.l[0], ERR_DEVICE, "rank 1 of 2 has sent a message that is not right");
+    ck_assert_int_ne(*(unsigned char *)group_step_at(&p.g[0], 1), 7);
+    ck_assert(group_is_broken(&p.g[0]));
+    close_pair(&p);
+}
+END_TEST
+
+/* It is there when its reader goes on, however many messages it is. */
+START_TEST(a_note_comes_before_the_word) {
+    static pair p;
+    err e;
+    open_pair(&p);
+    unsigned char *note = p.g[0].base + p.g[0].at.note;
+    for (uint32_t i = 0; i < GROUP_NOTE_BYTES; i++) note[i] = (unsigned char)(i * 7 + i / 256);
+    p.g[0].via->put(&p.g[0], GROUP_ALL, note, 1, GROUP_NOTE_BYTES, GROUP_NOTE_BYTES);
+    group_say(&p.g[0], GROUP_READY, NULL);
+    ck_assert_int_eq(link_await_note(p.l[1], &e), OK);
+    ck_assert_int_eq(memcmp(p.g[1].base + p.g[1].at.note, note, GROUP_NOTE_BYTES), 0);
+    ck_assert_int_eq(link_error(p.l[1], &e), OK);
+    close_pair(&p);
+}
+END_TEST
+
+/* Whoever closes without the others says why, with the code that the process ends with. */
+START_TEST(who_leaves_says_why) {
+    static pair p;
+    err why, e;
+    open_pair(&p);
+    err_set(&why, ERR_NOT_FOUND, "there is no model.gguf");
+    link_close(p.l[_i], false, &why);
+    p.l[_i] = NULL;
+    await_loss(p.l[1 - _i], ERR_NOT_FOUND, "there is no model.gguf");
+    ck_assert_int_eq(link_await_note(p.l[1 - _i], &e), ERR_NOT_FOUND);
+    ck_assert(group_is_broken(&p.g[1 - _i]));
+    ck_assert(!group_meet(&p.g[1 - _i]));
+    close_pair(&p);
 }
 END_TEST
 
@@ -631,5 +708,7 @@ int main(void) {
     tcase_add_test(w, a_silent_rank_is_missed);
     tcase_add_test(w, two_versions_are_no_group);
     tcase_add_test(w, a_rank_writes_what_is_its_own);
+    tcase_add_test(w, a_note_comes_before_the_word);
+    tcase_add_loop_test(w, who_leaves_says_why, 0, 2);
     return check_run(s);
 }
