@@ -3,7 +3,6 @@
 #include "daemon/machine.h"
 
 #include <malloc.h>
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,6 +24,7 @@
 #include "daemon/plan/planned_model.h"
 #include "daemon/plan/rank_plan.h"
 #include "daemon/ranks/launch.h"
+#include "daemon/ranks/rank_threads.h"
 #include "daemon/ranks/ranks.h"
 #include "engine/expert_slots.h"
 #include "model/hf/hf_folder.h"
@@ -39,17 +39,6 @@ static const uint64_t SCORED_LOGITS_BYTES = 64 << 20;
 static const uint64_t RUNTIME_BYTES = 704 << 10, RUNTIME_PER_THREAD = 32 << 10;
 /* Threads besides the engine's workers: loop, engine, libuv's pool. */
 enum { OTHER_THREADS = 6 };
-/* Calibrated on Debian 12, Open MPI 4.1.4: anonymous memory after MPI_Init and 2,000 messages of 32 KiB to each of the
- * others, less that before: 2.4 MiB with 2 ranks, 3.0 with 8, over shared memory and over TCP, its two
- * threads included. */
-static const uint64_t MPI_BYTES = 3 << 20;
-
-static uint32_t cpus(void) {
-    cpu_set_t set;
-    if (sched_getaffinity(0, sizeof set, &set) != 0) return 1;
-    int n = CPU_COUNT(&set);
-    return n < 1 ? 1 : (uint32_t)n;
-}
 
 static status resolve_length(machine *m, const machine_wish *w, err *e) {
     uint32_t trained = m->model->program.config.n_ctx_train;
@@ -107,25 +96,6 @@ static uint32_t logit_rows_of(const machine *m, const machine_wish *w) {
     return (uint32_t)(rows > wanted ? rows : wanted);
 }
 
-/* Threads of each rank: those of one process on the CPU divide what the option says; of a launcher each has as
- * many. */
-static uint32_t threads_of_rank(const options *o) {
-    const uint32_t n = rank_plan_by_messages(o) ? o->threads : o->threads / rank_plan_count(o);
-    return n ? n : 1;
-}
-
-/* Of all ranks. */
-static uint32_t threads_of_all(const options *o) {
-    return rank_plan_by_messages(o) ? o->threads * rank_plan_count(o) : o->threads;
-}
-
-/* Where the option says none. */
-static uint32_t default_threads(const machine *m) {
-    const uint32_t beside = m->launch && m->launch->link ? m->launch->wire.n_beside : 1;
-    const uint32_t n = cpus() / beside;
-    return n ? n : 1;
-}
-
 /* Rows of a step by themselves. A step's time on the CPU goes by the rows of a thread, and each
  * stream that decodes waits for it: the bound is the same on any number of cores. Fewer rows than
  * these gain little time and read the weights more often (bench/bench_slo.py). */
@@ -134,7 +104,7 @@ static uint32_t default_rows(const machine *m) {
     const uint64_t seqs = m->opt.max_num_seqs;
     /* A prompt reads each expert that is not in memory once for all rows of a step. */
     const bool most = m->on_device || m->engine_opt.expert_slots;
-    uint64_t rows = most ? MOST : (uint64_t)PER_THREAD * threads_of_all(&m->opt);
+    uint64_t rows = most ? MOST : (uint64_t)PER_THREAD * rank_threads_of_all(&m->opt);
     if (rows < 2 * seqs) rows = 2 * seqs; /* prompts have no fewer than decoding */
     if (rows < LEAST) rows = LEAST;
     if (rows > MOST) rows = MOST;
@@ -199,7 +169,7 @@ static void set_engine_options(machine *m, const machine_wish *w) {
                           .kv_k = kv_type_of("cache_type_k", o->cache_type_k, kv),
                           .kv_v = kv_type_of("cache_type_v", o->cache_type_v, kv),
                           .batch_invariant = o->batch_invariant,
-                          .n_threads = threads_of_rank(o),
+                          .n_threads = rank_threads(o),
                           .by_messages = rank_plan_by_messages(o),
                           .depth = depth_of(m),
                           .hidden = m->pooling != POOL_OFF,
@@ -266,7 +236,7 @@ static status resolve(machine *m, const machine_wish *w, err *e) {
     status s = resolve_length(m, w, e);
     if (s == OK) s = machine_find_pooling(m, e);
     if (s != OK) return s;
-    if (o->threads == 0) o->threads = default_threads(m);
+    if (o->threads == 0) o->threads = rank_threads_default(m);
     if (o->distributed_executor_backend == EXECUTOR_AUTO)
         o->distributed_executor_backend = launch_is(o) ? EXECUTOR_MPI : EXECUTOR_MP;
     if (o->max_num_batched_tokens > 0 && o->max_num_batched_tokens < o->max_num_seqs) {
@@ -399,13 +369,6 @@ static void runtime_terms(terms *t, uint64_t bytes, uint32_t threads) {
               "%s%u stacks (Debian 12)", bytes ? "libraries, " : "", threads);
 }
 
-/* Of ranks that a launcher has started. */
-static void message_terms(const machine *m, terms *t) {
-    if (!m->engine_opt.by_messages) return;
-    terms_add(t, MEM_RUNTIME, TERM_CALIBRATED, MPI_BYTES + RUNTIME_PER_THREAD,
-              "MPI, and a thread that receives (Open MPI 4.1)");
-}
-
 void machine_shared_terms(terms *t) {
     runtime_terms(t, RUNTIME_BYTES, OTHER_THREADS - 1);
 }
@@ -413,7 +376,7 @@ void machine_shared_terms(terms *t) {
 /* What the process of another rank than the first takes beside its engine. */
 static void list_rank_terms(const machine *m, terms *t) {
     runtime_terms(t, RUNTIME_BYTES, m->engine_opt.n_threads + 1);
-    message_terms(m, t);
+    if (m->engine_opt.by_messages) launch_terms(t);
     if (m->engine_opt.activations == ACTIVATION_BF16)
         terms_add(t, MEM_RUNTIME, TERM_CALIBRATED,
                   (uint64_t)m->engine_opt.n_threads * BF16_STACK_BYTES,
@@ -444,7 +407,7 @@ static void list_terms(const machine *m, terms *t) {
                              (m->engine_opt.expert_slots ? EXPERT_READERS : 0) +
                              (m->draft.model ? m->draft.opt.n_threads - 1 : 0);
     runtime_terms(t, m->part ? 0 : RUNTIME_BYTES, threads);
-    message_terms(m, t);
+    if (m->engine_opt.by_messages) launch_terms(t);
     if (m->engine_opt.activations == ACTIVATION_BF16 && !m->on_device)
         terms_add(t, MEM_RUNTIME, TERM_CALIBRATED,
                   (uint64_t)m->engine_opt.n_threads * BF16_STACK_BYTES,

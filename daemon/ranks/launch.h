@@ -8,7 +8,7 @@
 
 #include "conf/options.h"
 #include "engine/link.h"
-#include "memory/ledger.h"
+#include "memory/term.h"
 
 typedef struct launch {
     wire wire;
@@ -28,6 +28,8 @@ status launch_open(launch *, const options *, err *);
 /* Makes this rank's copy of the group's memory, which its messages go to from then on, and l->group, whose
  * `alive` is false once a rank is lost. */
 status launch_attach(launch *, const group_shape *, err *);
+/* What MPI takes of a rank's process. */
+void launch_terms(terms *);
 /* ended: the group has ended as it should, which the others know, and all close. Not while anything uses the
  * group. */
 void launch_close(launch *, bool ended);
