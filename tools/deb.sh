@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Builds the Debian packages into build/ and prints their paths: vramd, and vramd-cuda where the
-# CUDA toolkit is. dpkg-buildpackage writes beside the tree that it builds, so a copy of the
+# Builds the Debian packages into build/ and prints their paths: vramd, vramd-cuda where the CUDA toolkit is, and
+# vramd-mpi where Open MPI's headers are. dpkg-buildpackage writes beside the tree that it builds, so a copy of the
 # tracked files is built, in build/deb/. Needs what debian/control names (as root: apt-get build-dep .).
-#   --reuse    for tests: the objects of build/ instead of compiling with the package's own flags, no
-#              vramd-cuda; the packages stay in build/deb/
+#   --reuse    for tests: the objects of build/ instead of compiling with the package's own flags, vramd
+#              alone; the packages stay in build/deb/
 set -eu
 cd "$(dirname "$0")/.."
 reuse=; [ "${1:-}" != --reuse ] || reuse=1
@@ -11,7 +11,7 @@ unset MAKEFLAGS # of a make that runs this
 for tool in dpkg-buildpackage dh; do
   command -v $tool > /dev/null || { echo "deb: no $tool; try: apt-get install dpkg-dev debhelper" >&2; exit 1; }
 done
-options=() cuda=
+options=() cuda= profiles=
 if [ $reuse ]; then
   make -s -j"$(nproc)" all >&2
 else
@@ -19,8 +19,10 @@ else
 fi
 if [ -z $reuse ] && [ -f build/vramd-cuda.so ]; then
   cuda=$PWD/build/vramd-cuda.so
-  options=(-Ppkg.vramd.cuda)
+  profiles=pkg.vramd.cuda
 fi
+[ $reuse ] || ! command -v mpicc > /dev/null || profiles=${profiles:+$profiles,}pkg.vramd.mpi
+[ -z "$profiles" ] || options=("-P$profiles")
 tree=build/deb/vramd
 rm -rf build/deb
 mkdir -p $tree

@@ -3,7 +3,7 @@
 # tested with. Does nothing where all of them are installed; otherwise needs root or sudo.
 set -eu
 packages="gcc make pkg-config libc6-dev libmicrohttpd-dev libgnutls28-dev libuv1-dev libjansson-dev libpcre2-dev libutf8proc-dev libinih-dev libcurl4-gnutls-dev check python3 python3-venv binutils curl ca-certificates"
-[ "${1:-}" = --tests ] && packages="$packages g++ clang libclang-rt-dev clang-tidy pandoc systemd openssl build-essential debhelper lintian chromium chromium-driver"
+[ "${1:-}" = --tests ] && packages="$packages g++ clang libclang-rt-dev clang-tidy pandoc systemd openssl build-essential debhelper lintian chromium chromium-driver libopenmpi-dev openmpi-bin"
 missing=
 for p in $packages; do
   dpkg-query -W -f='${Status}' "$p" 2>/dev/null | grep -q 'ok installed' || missing="$missing $p"
