@@ -286,6 +286,7 @@ static uint32_t pays_from(dtype t) {
     RUN(name, 4)                                                                               \
     static run_fn *const name##_runs[ROWS] = {name##_1, name##_2, name##_3, name##_4};
 #define MANY_OF(name) name##_many
-#define WORDS_FLOATS  words_floats_avx2
-#define WORDS_SUMS    words_sums_avx2
+enum { MANY_STRIPS = 1 };
+#define WORDS_FLOATS words_floats_avx2
+#define WORDS_SUMS   words_sums_avx2
 #include "engine/cpu/linear_body.h"

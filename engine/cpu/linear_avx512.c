@@ -1,10 +1,12 @@
 /* Linear layers with AVX-512 VNNI. Pure; any thread.
  *
- * One strip (16 outputs) by up to 8 rows at a time: 8 integer and 8 float accumulators, each
+ * Few rows: one strip (16 outputs) by up to 8 rows at a time: 8 integer and 8 float accumulators, each
  * vector of codes unpacked once for all rows, activations broadcast from memory by the load
  * ports. On Zen 4 multiplications bound it: per row, strip and 32 inputs 8 vpdpbusd, one
  * product of scales and one or two fma share the multiplier; conversions and unpacking run
- * beside. */
+ * beside.
+ *
+ * Many rows: engine/cpu/linear_many_avx512.h. */
 #include "engine/cpu/linear.h"
 
 #include "engine/cpu/linear_vec_avx512.h"
@@ -271,10 +273,7 @@ static void store_sums(const job *j, uint32_t row0, uint32_t row1, uint32_t out,
     }
 }
 
-static uint32_t pays_from(dtype t) {
-    (void)t;
-    return 0;
-}
+#include "engine/cpu/linear_many_avx512.h"
 
 #define RUNS(name)                                                                             \
     RUN(name, 1)                                                                               \
@@ -287,7 +286,7 @@ static uint32_t pays_from(dtype t) {
     RUN(name, 8)                                                                               \
     static run_fn *const name##_runs[ROWS] = {name##_1, name##_2, name##_3, name##_4,          \
                                               name##_5, name##_6, name##_7, name##_8};
-#define MANY_OF(name) NULL
+#define MANY_OF(name) name##_many
 #define LINEAR_ISA    ISA_AVX512
 #define LINEAR_TABLE  linear_avx512
 #define WORDS_FLOATS  words_floats_avx512

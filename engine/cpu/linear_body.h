@@ -1,7 +1,7 @@
 /* linear() and its table of kernels, the same for every vector length. Included last by
  * linear_256_body.h and linear_avx512.c, which define before it
  *   RUNS(name): name_runs[], kernels of 1 to ROWS rows (run_fn), by RUN(name, R) of each R;
- *   MANY_OF(name): a kernel of many rows (many_fn), or NULL;
+ *   MANY_OF(name): a kernel of many rows (many_fn), which takes MANY_STRIPS strips at a time;
  *   run(), what RUN makes kernels of; pays_from(type): from how many rows on MANY_OF pays;
  *   WORDS_SUMS (words_sums_fn), WORDS_FLOATS (words_floats_fn): of types of model/words.h;
  *   store_sums(): sums of rows by one strip, [row][STRIP], to their place;
@@ -89,6 +89,7 @@ RUNS(BF16)
 typedef struct kernels {
     run_fn *const *runs;
     many_fn *many;
+    uint32_t strips; /* that many takes at a time */
     floats_fn *floats;
     many_fn *any; /* takes any rows, instead of the others */
 } kernels;
@@ -97,8 +98,8 @@ static kernels kernels_for(dtype t, bool int8) {
     switch (dtype_kind(t)) {
 #define X(name, ...)                                                                           \
     case DT_##name:                                                                            \
-        return int8 ? (kernels){name##_runs, MANY_OF(name), NULL, NULL}                        \
-                    : (kernels){NONE_runs, floats_many, name##_floats, NULL};
+        return int8 ? (kernels){name##_runs, MANY_OF(name), MANY_STRIPS, NULL, NULL}           \
+                    : (kernels){NONE_runs, floats_many, 1, name##_floats, NULL};
         TILE_LIST(X)
         GROUP_TILE_LIST(X)
 #undef X
@@ -106,10 +107,10 @@ static kernels kernels_for(dtype t, bool int8) {
         WORDS_LIST(X)
 #undef X
         return int8 ? (kernels){.any = words_rows}
-                    : (kernels){NONE_runs, floats_many, words_to_floats, NULL};
-    case DT_F16: return (kernels){F16_runs, NULL, NULL, NULL};
-    case DT_BF16: return (kernels){BF16_runs, NULL, NULL, NULL};
-    default: return (kernels){F32_runs, NULL, NULL, NULL};
+                    : (kernels){NONE_runs, floats_many, 1, words_to_floats, NULL};
+    case DT_F16: return (kernels){.runs = F16_runs};
+    case DT_BF16: return (kernels){.runs = BF16_runs};
+    default: return (kernels){.runs = F32_runs};
     }
 }
 
@@ -140,7 +141,8 @@ static void linear(const linear_call *c, span rows, span outs) {
                 continue;
             }
             few_rows(&j, &k, from, first, out, outs.to);
-            if (first < last) k.many(&j, first, last, out, outs.to);
+            if (first < last && (out - outs.from) % (k.strips * STRIP) == 0)
+                k.many(&j, first, last, out, outs.to);
             few_rows(&j, &k, last, to, out, outs.to);
         }
     }

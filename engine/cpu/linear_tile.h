@@ -265,8 +265,8 @@ typedef struct job {
     floats_fn *floats;
 } job;
 
-/* By one strip, its outputs up to end: some rows from `row` on; rows [row0, row1), whole groups
- * of ACT_GROUP, at most ROWS_IN_CACHE of them. */
+/* By one strip, its outputs up to end: some rows from `row` on. By one strip or a few (MANY_STRIPS of the
+ * including file): rows [row0, row1), whole groups of ACT_GROUP, at most ROWS_IN_CACHE of them. */
 typedef void run_fn(const job *, uint32_t row, uint32_t out, uint32_t end);
 typedef void many_fn(const job *, uint32_t row0, uint32_t row1, uint32_t out, uint32_t end);
 
