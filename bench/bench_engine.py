@@ -6,7 +6,8 @@ limit of that minute: for decoding what the threads read by plain reading, for p
 rate of 8-bit products. Each case alternates on its own, seconds apart, since the machine may drift:
 a round runs vramd, then llama-bench with flash attention off and on, and its better setting
 counts (from the second round on only the one that was better by far, if one was). Printed and
-stored: medians, and the median of the rounds' ratios."""
+stored: medians, and the median of the rounds' ratios. With --cpu-isa both have the instructions of a lesser
+CPU: the peer is llama.cpp as `bench/build_peer.sh avx2` (or avxvnni) builds it, beside the one of VRAMD_PEER_LLAMA."""
 
 import argparse
 
@@ -18,12 +19,24 @@ SHAPE_CASES = [("decode", 0), ("prefill", 0)]
 CLEAR = 1.25  # a setting of -fa this much better in the first round is not tried again
 
 
+ISA = None  # of both, where it is not the best
+
+
+def peer_folder():
+    """llama.cpp's programs for ISA, or None."""
+    best = peer_bin()
+    if not ISA or not best:
+        return best
+    folder = best.parent.parent / f"build-{ISA}" / "bin"
+    return folder if (folder / "llama-bench").exists() else None
+
+
 def ours(model, case, depth, ops=0):
     decode = case == "decode"
     with tempfile.NamedTemporaryFile("r", suffix=".json") as f:
         subprocess.run([BUILD / "bench_engine", "--model", model, "--threads", str(THREADS), "--batches", "", "--ops", str(ops),
                         "--depths", str(depth) if decode else "", "--prefill", "" if decode else str(PREFILL),
-                        "--tokens", str(TOKENS), "--reps", "1", "--json", f.name],
+                        "--tokens", str(TOKENS), "--reps", "1", "--json", f.name, *(["--isa", ISA] if ISA else [])],
                        check=True, stdout=subprocess.DEVNULL)
         (row,) = json.load(f)["rows"]
     return row
@@ -38,7 +51,7 @@ def limit(model, case, depth):
 
 def peer(model, case, depth, fa):
     decode = case == "decode"
-    out = subprocess.run([peer_bin() / "llama-bench", "-m", model, "-t", str(THREADS),
+    out = subprocess.run([peer_folder() / "llama-bench", "-m", model, "-t", str(THREADS),
                           "-p", "0" if decode else str(PREFILL), "-n", str(TOKENS) if decode else "0",
                           "-d", str(depth), "-fa", str(fa), "-r", "1", "-o", "json"],
                          check=True, text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout
@@ -50,7 +63,7 @@ def compare(model, case, depth, rounds):
     mine, theirs, settings = [], [], [0, 1]
     for r in range(rounds):
         mine.append(ours(model, case, depth)["tokens_per_s"])
-        if not peer_bin():
+        if not peer_folder():
             continue
         got = {fa: peer(model, case, depth, fa) for fa in settings}
         theirs.append(max(got.values()))
@@ -79,10 +92,17 @@ def main():
     ap.add_argument("--shape", choices=["1b", "3b", "8b"])
     ap.add_argument("--type", default="Q4_K")
     ap.add_argument("--dir", default=tempfile.gettempdir(), help="for the model of --shape: 0.8 GB to 5 GB")
+    ap.add_argument("--cpu-isa", choices=["avx2", "avxvnni"], help="no better instructions, of the peer neither")
     a = ap.parse_args()
+    global ISA
+    ISA = a.cpu_isa
     if not peer_bin():
         print("engine: VRAMD_PEER_LLAMA names no llama.cpp build: measuring vramd alone")
+    elif not peer_folder():
+        print(f"engine: no llama.cpp for {ISA} beside VRAMD_PEER_LLAMA (bench/build_peer.sh {ISA} builds it): measuring vramd alone")
     cases, name = (SHAPE_CASES, f"engine-{a.shape}-{a.type.lower()}") if a.shape else (CASES, "engine")
+    if ISA:
+        name += f"-{ISA}"
     with tempfile.TemporaryDirectory(dir=a.dir) as folder:
         model = made(folder, a.shape, a.type) if a.shape else model_path()
         rows = []
@@ -90,6 +110,7 @@ def main():
             rows.append(compare(model, case, depth, a.rounds))
             print(rows[-1], flush=True)
     save(name, rows, rounds=a.rounds, prefill_tokens=PREFILL, decode_tokens=TOKENS, **({"model_file": f"{a.shape}, {a.type}, random weights"} if a.shape else {}),
+         **({"cpu_isa": ISA} if ISA else {}),
          note="llama.cpp: the better of -fa 0 and 1 in each round; ratio: median of the rounds' ratios")
 
 

@@ -10,7 +10,7 @@ shift || true
 case $what in
 engine)
   make -s BUILD="$BUILD" "$BUILD/bench_engine"
-  "$(tools/venv.sh)" bench/bench_engine.py ${SHAPE:+--shape "$SHAPE"} "$@" ;;
+  "$(tools/venv.sh)" bench/bench_engine.py ${SHAPE:+--shape "$SHAPE"} ${CPU_ISA:+--cpu-isa "$CPU_ISA"} "$@" ;;
 activations)
   make -s BUILD="$BUILD" "$BUILD/bench_engine"
   python3 bench/bench_activations.py "$@" ;;
