@@ -2,16 +2,13 @@
  * bytes, linear_block_avx2.h). Included by linear_avx2.c and linear_avxvnni.c, which define LINEAR_ISA
  * and LINEAR_TABLE before it. Pure; any thread.
  *
- * Few rows, 4 at most at a time, unpack codes as they go. For many a piece of a strip is
- * unpacked once, into the first cache, and groups of 8 rows read it there: 4 rows do not
- * amortise unpacking (it took about an eighth of the time). What is left of the distance
- * between types is arithmetic: codes of 8 bits take twice the multiplications. */
+ * Few rows, 4 at most at a time, unpack codes as they go (linear_block_avx2.h). Whole groups of 8 read
+ * them unpacked (linear_many_avx2.h). */
 #include "engine/cpu/linear.h"
 
 #include "engine/cpu/linear_block_avx2.h"
+#include "engine/cpu/linear_many_avx2.h"
 #include "engine/cpu/words.h"
-
-enum { PIECE = 1024 }; /* inputs unpacked at a time */
 
 INLINE uint32_t reduce_max(__m256i v) {
     __m128i m = _mm_max_epu32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
@@ -71,8 +68,7 @@ INLINE void tile256_int8(const uint8_t *tile, const dtype t, const act_block *b,
             block_halves(codes, t, d, neg_m, loadi(s.scale[j]),
                          i.has_min ? loadi(s.min[j]) : _mm256_setzero_si256(), b, r0, acc, R);
         else
-            block_whole(codes, t, loadf(s.d[j]), i.has_min ? loadf(s.m[j]) : d,
-                        _mm256_setzero_si256(), b, r0, acc, R);
+            block_whole(codes, t, loadf(s.d[j]), i.has_min ? loadf(s.m[j]) : d, b, r0, acc, R);
         codes += STRIP * i.codes;
         b++;
     } while (++j < 8);
@@ -94,8 +90,7 @@ INLINE void strip_int8(const uint8_t *tile, const dtype t, uint32_t n_in, const 
             }
             __m256 d = tile_d(tile, t, at), m = d;
             if (f.has_min) m = load_half(tile + 32 + 16 * at);
-            block_whole(tile + STRIP * f.head + 32 * at, t, d, m, _mm256_setzero_si256(), b, r0,
-                        acc + i * R, R);
+            block_whole(tile + STRIP * f.head + 32 * at, t, d, m, b, r0, acc + i * R, R);
         }
         tile += tile_bytes(t);
         b += f.n_in / 32;
@@ -120,8 +115,8 @@ INLINE void strip_grouped(const uint8_t *tile, const dtype kind, const dtype t, 
         do {
             if (h == 0 && R > 2) prefetch(tile, STRIP * f.codes);
             for (int i = 0; i < H; i++)
-                block_whole(tile + 32 * (h + (uint32_t)i), kind, d[i], m[i],
-                            _mm256_setzero_si256(), b, r0, acc + i * R, R);
+                block_whole(tile + 32 * (h + (uint32_t)i), kind, d[i], m[i], b, r0, acc + i * R,
+                            R);
             tile += STRIP * f.codes;
             b++;
         } while (left -= 32);
@@ -228,32 +223,46 @@ INLINE void run(const job *j, const dtype t, uint32_t row, uint32_t out, uint32_
     }
 }
 
-/* Rows [row0, row1) of at most ROWS_IN_CACHE, whole groups of MANY, by one strip. */
+static void store_sums(const job *j, uint32_t row0, uint32_t row1, uint32_t out, uint32_t end,
+                       const float *acc) {
+    for (uint32_t row = row0; row < row1; row++, acc += STRIP) {
+        const __m256 both[2] = {loadf(acc), loadf(acc + 8)};
+        store(j, row, out, end, both, 2, 1);
+    }
+}
+
+/* acc[row1 - row0][STRIP] += n unpacked blocks from input k on, in tiles of rows; at least 4 rows, a multiple of 4. */
+INLINE void tiles_many(const unpacked_block *w, uint32_t n, const dtype t, const act *a,
+                       uint32_t row0, uint32_t row1, uint32_t k, const uint8_t *ahead,
+                       float *acc) {
+    /* Of 6 rows: so many that fours are left, one or two. */
+    const uint32_t fours = MOST_ROWS == 4 ? row1 - row0 : 4 * ((3 - (row1 - row0) / 2 % 3) % 3);
+    uint32_t row = row0;
+    for (; row + fours < row1; row += MOST_ROWS, acc += STRIP * MOST_ROWS)
+        many_blocks(w, n, t, a, row, k, row == row0 ? ahead : NULL, acc, MOST_ROWS);
+    for (; row < row1; row += 4, acc += STRIP * 4)
+        many_blocks(w, n, t, a, row, k, row == row0 ? ahead : NULL, acc, 4);
+}
+
+/* Rows [row0, row1) of at most ROWS_IN_CACHE, whole groups, by one strip. */
 INLINE void run_many(const job *j, const dtype t, uint32_t row0, uint32_t row1, uint32_t out,
                      uint32_t end) {
-    _Alignas(32) unpacked_block w[PIECE / 32];
-    __m256 acc[ROWS_IN_CACHE];
+    unpacked_block w[PIECE / 32];
+    _Alignas(64) float acc[ROWS_IN_CACHE * STRIP];
     const uint32_t n_in = j->w->n_in;
-    const uint8_t *strip = strip_of(j->w, t, out);
+    const uint8_t *strip = strip_of(j->w, t, out), *tile = strip;
     const uint64_t all = strip_bytes(tile_of(t).grouped ? j->w->type : t, n_in);
-    for (uint32_t h = 0; h < 2 && out + 8 * h < end; h++) {
-        const uint8_t *tile = strip;
-        for (uint32_t r = row0; r < row1; r++) acc[r - row0] = _mm256_setzero_ps();
-        for (uint32_t k = 0, n; k < n_in; k += n) {
-            n = n_in - k < PIECE ? n_in - k : PIECE;
-            if (tile_of(t).grouped)
-                unpack_grouped(strip, t, j->w->type, h, k, n, w);
-            else
-                unpack(tile, t, h, n, w);
-            const uint8_t *ahead = tile + all + 64 * h;
-            for (uint32_t r = row0; r < row1; r += MANY)
-                blocks_many(w, n / 32, t, act_group(j->a, r) + k / 32, r == row0 ? ahead : NULL,
-                            acc + r - row0);
-            tile += n / tile_of(t).n_in * tile_bytes(t);
-        }
-        for (uint32_t r = row0; r < row1; r += MANY)
-            store(j, r, out + 8 * h, end, acc + r - row0, 1, MANY);
+    memset(acc, 0, (row1 - row0) * STRIP * sizeof *acc);
+    for (uint32_t k = 0, n; k < n_in; k += n) {
+        n = n_in - k < PIECE ? n_in - k : PIECE;
+        if (tile_of(t).grouped)
+            unpack_grouped(strip, t, j->w->type, k, n, w);
+        else
+            unpack(tile, t, n, w);
+        tiles_many(w, n / 32, t, j->a, row0, row1, k, tile + all, acc);
+        tile += n / tile_of(t).n_in * tile_bytes(t);
     }
+    store_sums(j, row0, row1, out, end, acc);
 }
 
 #define X(name, ...)                                                                           \
@@ -265,18 +274,9 @@ TILE_LIST(X)
 GROUP_TILE_LIST(X)
 #undef X
 
-static void store_sums(const job *j, uint32_t row0, uint32_t row1, uint32_t out, uint32_t end,
-                       const float *acc) {
-    for (uint32_t row = row0; row < row1; row++, acc += STRIP) {
-        const __m256 both[2] = {loadf(acc), loadf(acc + 8)};
-        store(j, row, out, end, both, 2, 1);
-    }
-}
-
-/* From how many rows on unpacking once pays (measured on Zen 5). */
 static uint32_t pays_from(dtype t) {
-    const code_form form = tile_of(t).form;
-    return form == CODES_8 ? 32 : form == CODES_4 ? 16 : MANY;
+    (void)t;
+    return 0;
 }
 
 #define RUNS(name)                                                                             \

@@ -17,21 +17,7 @@
 
 #include "engine/cpu/linear_tile.h"
 
-/* Up to ROWS rows unpack codes as they go; MANY rows read them unpacked (unpacked_block). */
-enum { ROWS = 4, MANY = ACT_GROUP };
-
-/* Half a tile's 32 inputs as codes_of gives them, and their scales. */
-typedef struct unpacked_block {
-    uint8_t codes[8][4 * LANES];
-    float d[LANES], m[LANES];         /* with halves: of the tile, m negative */
-    int32_t scale[LANES], min[LANES]; /* with halves: pairs of int16 */
-    int32_t flipped[LANES];           /* 8-bit codes: the magnitudes of the negative ones */
-} unpacked_block;
-
-/* Group l of 8, 4 codes a lane. */
-INLINE __m256i group_of(const uint8_t *codes, const dtype t, const int l, const int R) {
-    return R == MANY ? loadi(codes + 4 * LANES * l) : codes_of(codes, t, l);
-}
+enum { ROWS = 4 }; /* at most */
 
 /* sum + the products of 4 unsigned by 4 signed bytes of each lane. */
 INLINE __m256i dot(__m256i sum, __m256i codes, __m256i x) {
@@ -46,7 +32,7 @@ INLINE __m256i dot(__m256i sum, __m256i codes, __m256i x) {
 /* sum[r] += the products of group l. */
 INLINE void add_dots(const uint8_t *codes, const dtype t, const int l, const int8_t *q,
                      __m256i *sum, const int R) {
-    __m256i w = group_of(codes, t, l, R);
+    __m256i w = codes_of(codes, t, l);
     for (int r = 0; r < R; r++) sum[r] = dot(sum[r], w, broadcast4(q + 32 * r + 4 * l));
 }
 
@@ -69,7 +55,7 @@ INLINE void sum_dots(const uint8_t *codes, const dtype t, const int8_t *q, __m25
 /* sum16[r] = (or +=) the products of group l. */
 INLINE void add_products(const uint8_t *codes, const dtype t, const int l, const bool first,
                          const int8_t *q, __m256i *sum16, const int R) {
-    __m256i w = group_of(codes, t, l, R);
+    __m256i w = codes_of(codes, t, l);
     for (int r = 0; r < R; r++) {
         __m256i p = _mm256_maddubs_epi16(w, broadcast4(q + 32 * r + 4 * l));
         if (first)
@@ -93,7 +79,7 @@ INLINE void sum_products5(const uint8_t *codes, const dtype t, const int8_t *q, 
                           const int R) {
     const __m256i one = _mm256_set1_epi16(1);
     const bool twice = tile_of(t).form != CODES_4; /* 16 bits do not hold a block */
-    __m256i sum16[MANY];
+    __m256i sum16[ROWS];
     add_four(codes, t, 0, true, q, sum16, R);
     for (int r = 0; r < R && twice; r++) isum[r] = _mm256_madd_epi16(sum16[r], one);
     add_four(codes, t, 2, twice, q, sum16, R);
@@ -103,18 +89,14 @@ INLINE void sum_products5(const uint8_t *codes, const dtype t, const int8_t *q, 
     }
 }
 
-/* The same for 8-bit codes; true sums, the offset undone. With many rows signs are moved by
- * vpxor, which more ports have than vpsignb: ~x is -x - 1, so each negative code's magnitude
- * comes back, the same for every row; -x - 1 of -127..127 fits, and so do two products. */
-INLINE void sum_products8(const uint8_t *codes, const dtype t, __m256i flipped, const int8_t *q,
-                          __m256i *isum, const int R) {
-    for (int r = 0; r < R; r++) isum[r] = R == MANY ? flipped : _mm256_setzero_si256();
+/* The same for 8-bit codes; true sums, the offset undone. */
+INLINE void sum_products8(const uint8_t *codes, const dtype t, const int8_t *q, __m256i *isum,
+                          const int R) {
+    for (int r = 0; r < R; r++) isum[r] = _mm256_setzero_si256();
     for (int l = 0; l < 8; l++) {
-        __m256i w = group_of(codes, t, l, R), size = _mm256_abs_epi8(w);
-        __m256i sign = _mm256_cmpgt_epi8(_mm256_setzero_si256(), w);
+        __m256i w = codes_of(codes, t, l), size = _mm256_abs_epi8(w);
         for (int r = 0; r < R; r++) {
-            __m256i x = broadcast4(q + 32 * r + 4 * l);
-            x = R == MANY ? _mm256_xor_si256(x, sign) : _mm256_sign_epi8(x, w);
+            __m256i x = _mm256_sign_epi8(broadcast4(q + 32 * r + 4 * l), w);
             x = _mm256_madd_epi16(_mm256_maddubs_epi16(size, x), _mm256_set1_epi16(1));
             add32(isum + r, x);
         }
@@ -126,17 +108,16 @@ INLINE __m256 float_of_sum(__m256i isum) {
                : _mm256_cvtepi32_ps(isum);
 }
 
-/* acc += 32 inputs with one scale. b: the activations, from row r0 on. flipped: see
- * sum_products8. m of types with zero points: negative_zeros. */
+/* acc += 32 inputs with one scale. b: the activations, from row r0 on. m of types with zero points:
+ * negative_zeros. */
 INLINE void block_whole(const uint8_t *codes, const dtype t, __m256 d, __m256 m,
-                        __m256i flipped, const act_block *b, uint32_t r0, __m256 *acc,
-                        const int R) {
+                        const act_block *b, uint32_t r0, __m256 *acc, const int R) {
     const tile_info i = tile_of(t);
-    __m256i isum[MANY];
+    __m256i isum[ROWS];
     if (DOT)
         sum_dots(codes, t, b->q[r0], isum, R);
     else if (i.offset == 128)
-        sum_products8(codes, t, flipped, b->q[r0], isum, R);
+        sum_products8(codes, t, b->q[r0], isum, R);
     else
         sum_products5(codes, t, b->q[r0], isum, R);
     for (int r = 0; r < R; r++) {
@@ -163,7 +144,7 @@ INLINE void block_whole(const uint8_t *codes, const dtype t, __m256 d, __m256 m,
 INLINE void add_half(const uint8_t *codes, const dtype t, const int l, __m256i scale,
                      const int8_t *q, __m256i *isum, const int R) {
     const int step = tile_of(t).form == CODES_6 ? 2 : 4; /* groups that 16 bits hold */
-    __m256i sum16[MANY];
+    __m256i sum16[ROWS];
     for (int i = 0; i < 4; i++) {
         add_products(codes, t, l + i, i % step == 0, q, sum16, R);
         if (i % step != step - 1) continue;
@@ -175,7 +156,7 @@ INLINE void add_half(const uint8_t *codes, const dtype t, const int l, __m256i s
 INLINE void add_half_dots(const uint8_t *codes, const dtype t, const int l, __m256i scale,
                           const int8_t *q, __m256i *isum, const int R) {
     const __m256i low = _mm256_and_si256(scale, _mm256_set1_epi32(0xffff));
-    __m256i sum[MANY];
+    __m256i sum[ROWS];
     for (int r = 0; r < R; r++) sum[r] = _mm256_setzero_si256();
     for (int i = 0; i < 4; i++) add_dots(codes, t, l + i, q, sum, R);
     for (int r = 0; r < R; r++)
@@ -189,7 +170,7 @@ INLINE void block_halves(const uint8_t *codes, const dtype t, __m256 d, __m256 n
                          __m256i scale, __m256i min, const act_block *b, uint32_t r0,
                          __m256 *acc, const int R) {
     const tile_info i = tile_of(t);
-    __m256i isum[MANY];
+    __m256i isum[ROWS];
     __m256i undo = _mm256_mullo_epi16(scale, _mm256_set1_epi16((int16_t)-i.offset));
     for (int r = 0; r < R; r++)
         isum[r] = i.offset ? _mm256_madd_epi16(undo, broadcast4(b->half[r0 + (uint32_t)r]))
@@ -210,86 +191,6 @@ INLINE void block_halves(const uint8_t *codes, const dtype t, __m256 d, __m256 n
         __m256i mins = _mm256_madd_epi16(min, broadcast4(b->half[r0 + (uint32_t)r]));
         acc[r] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(mins), _mm256_mul_ps(neg_m, d_a), acc[r]);
     }
-}
-
-/* ---- many rows ---- */
-
-INLINE __m256i negative_sizes(__m256i w) { /* of 4 codes a lane, added up */
-    __m256i size = _mm256_abs_epi8(_mm256_min_epi8(w, _mm256_setzero_si256()));
-    return _mm256_madd_epi16(_mm256_maddubs_epi16(size, _mm256_set1_epi8(1)),
-                             _mm256_set1_epi16(1));
-}
-INLINE void unpack_codes(const uint8_t *codes, const dtype t, unpacked_block *to) {
-    __m256i flipped = _mm256_setzero_si256();
-    for (int l = 0; l < 8; l++) {
-        __m256i w = codes_of(codes, t, l);
-        storei(to->codes[l], w);
-        if (!DOT && tile_of(t).offset == 128)
-            flipped = _mm256_add_epi32(flipped, negative_sizes(w));
-    }
-    storei(to->flipped, flipped);
-}
-
-/* n_in inputs of half h of a strip. */
-INLINE void unpack(const uint8_t *tile, const dtype t, uint32_t h, uint32_t n_in,
-                   unpacked_block *to) {
-    const tile_info i = tile_of(t);
-    for (; n_in; n_in -= i.n_in, tile += tile_bytes(t)) {
-        _Alignas(32) tile_scales s;
-        __m256 d = tile_d(tile, t, h), m = d;
-        if (i.has_min) m = load_half(tile + 32 + 16 * h);
-        if (i.n_in == 256) tile_scales_read(tile, t, h, &s);
-        if (i.halves) m = -m;
-        for (uint32_t j = 0; j < i.n_in / 32u; j++, to++) {
-            const bool own = i.n_in == 256 && !i.halves;
-            unpack_codes(tile + STRIP * (i.head + j * i.codes) + 32 * h, t, to);
-            storef(to->d, own ? loadf(s.d[j]) : d);
-            if (i.has_min) storef(to->m, own ? loadf(s.m[j]) : m);
-            if (i.halves) storei(to->scale, loadi(s.scale[j]));
-            if (i.halves && i.has_min) storei(to->min, loadi(s.min[j]));
-        }
-    }
-}
-
-/* Inputs [from, from + n_in) of half h of a strip of a kind with groups; t: the kind's type. */
-INLINE void unpack_grouped(const uint8_t *strip, const dtype kind, const dtype t, uint32_t h,
-                           uint32_t from, uint32_t n_in, unpacked_block *to) {
-    const tile_info i = tile_of(t);
-    const uint32_t codes = STRIP * tile_of(kind).codes;
-    for (uint32_t k = from; k < from + n_in;) {
-        const uint8_t *tile = strip + (uint64_t)(k / i.n_in) * tile_bytes(t);
-        const __m256 d = floats_at(tile, dtype_scale(t), h);
-        const __m256 m = tile_of(kind).zero ? negative_zeros(tile, kind, t, h) : d;
-        const uint32_t end = k / i.n_in * i.n_in + i.n_in,
-                       to_k = end < from + n_in ? end : from + n_in;
-        const uint8_t *c = tile + STRIP * i.head + k % i.n_in / 32 * codes + 32 * h;
-        for (; k < to_k; k += 32, c += codes, to++) {
-            unpack_codes(c, kind, to);
-            storef(to->d, d);
-            if (tile_of(kind).zero) storef(to->m, m);
-        }
-    }
-}
-
-/* acc[MANY] += n blocks by the rows of a whole group. ahead: packed weights that come after,
- * fetched into the second cache by the way, or NULL: lines 0, 2.. or, from one further on, 1,
- * 3.. of as many blocks. */
-INLINE void blocks_many(const unpacked_block *w, uint32_t n, const dtype t, const act_block *b,
-                        const uint8_t *ahead, __m256 *acc) {
-    const tile_info i = tile_of(t);
-    const uint32_t bytes = tile_bytes(t) * 32 / i.n_in;
-    do {
-        __m256 d = loadf(w->d), m = i.has_min || i.zero ? loadf(w->m) : d;
-        for (uint32_t at = 0; at < bytes && ahead; at += 128)
-            _mm_prefetch((const char *)ahead + at, _MM_HINT_T1);
-        if (i.halves)
-            block_halves(w->codes[0], t, d, m, loadi(w->scale), loadi(w->min), b, 0, acc, MANY);
-        else
-            block_whole(w->codes[0], t, d, m, loadi(w->flipped), b, 0, acc, MANY);
-        if (ahead) ahead += bytes;
-        w++;
-        b++;
-    } while (--n);
 }
 
 #endif
