@@ -211,6 +211,25 @@ static void finish(bridge *b, status result, const err *why) {
     uv_async_send(&b->async);
 }
 
+/* The blocks of both models' pools: that of the draft model has as many as the group whose places it has. */
+static status resize_pools(bridge *b, const uint32_t *next, err *e) {
+    err unused;
+    machine *m = b->m;
+    resizing *r = &b->resize;
+    status s = engine_kv_resize(m->engine, next, e);
+    if (s != OK) return s;
+    s = draft_model_resize(m, next, e);
+    if (s == OK) {
+        memcpy(r->now, next, sizeof r->now);
+        if (m->draft.model) r->now[m->draft.pool] = next[m->draft.group];
+        return OK;
+    }
+    /* It could not grow, so both go back; giving pages back cannot fail. */
+    CHECK(engine_kv_resize(m->engine, r->now, &unused) == OK);
+    CHECK(draft_model_resize(m, r->now, &unused) == OK);
+    return s;
+}
+
 /* One group by a piece; what the plan says of the class moves with it, before pages come and after
  * they are gone. */
 static status resize_piece(bridge *b, uint32_t k, bool grows, err *e) {
@@ -225,9 +244,7 @@ static status resize_piece(bridge *b, uint32_t k, bool grows, err *e) {
     memcpy(next, r->now, sizeof next);
     next[k] = grows ? next[k] + n : next[k] - n;
     if (grows) ledger_set_budget(pool_ledger(m), budget, MEM_KV, kv_bytes(b, next));
-    status s = engine_kv_resize(m->engine, next, e);
-    if (s == OK) s = draft_model_resize(m, next, e);
-    if (s == OK) r->now[k] = next[k];
+    const status s = resize_pools(b, next, e);
     ledger_set_budget(pool_ledger(m), budget, MEM_KV, kv_bytes(b, r->now));
     return s;
 }
