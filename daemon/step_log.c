@@ -217,12 +217,16 @@ void logged_now(step_log *l, sched *s, uint64_t now_us) {
     if (l) add(l, &(record){.kind = RECORD_NOW, .now_us = now_us});
 }
 
-uint32_t logged_draft(step_log *l, sched *s, sched_id id, const int32_t *guess, uint32_t n) {
-    const uint32_t kept = sched_draft(s, id, guess, n);
+uint32_t logged_draft(step_log *l, sched *s, sched_id id, const int32_t *guess, uint32_t n,
+                      bool by_model) {
+    const uint32_t kept = sched_draft(s, id, guess, n, by_model);
     if (l)
-        add(l,
-            &(record){
-                .kind = RECORD_DRAFT, .id = id, .value = kept, .guess = guess, .n_guess = n});
+        add(l, &(record){.kind = RECORD_DRAFT,
+                         .id = id,
+                         .value = kept,
+                         .yes = by_model,
+                         .guess = guess,
+                         .n_guess = n});
     return kept;
 }
 

@@ -68,6 +68,10 @@ static void count_guesses(sched *s, const seq_hot *h, const sched_step_seq *e, u
     s->count.speculative_drafts++;
     s->count.speculative_draft_tokens += e->n_draft;
     s->count.speculative_accepted_tokens += n;
+    if (!h->by_model) return;
+    s->count.speculative_model_drafts++;
+    s->count.speculative_model_draft_tokens += e->n_draft;
+    s->count.speculative_model_accepted_tokens += n;
 }
 
 /* Inlined by force: gcc leaves a function with two callers out of line, and the call is a tenth

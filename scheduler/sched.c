@@ -347,7 +347,7 @@ const cost_model *sched_step_cost(const sched *s) {
     return &s->cost;
 }
 
-uint32_t sched_draft(sched *s, sched_id id, const int32_t *guess, uint32_t n) {
+uint32_t sched_draft(sched *s, sched_id id, const int32_t *guess, uint32_t n, bool by_model) {
     const seq_record *r = record_find(s, id);
     if (!r || r->slot == NO_SLOT) return 0;
     seq_hot *h = &s->hot[r->slot];
@@ -356,6 +356,7 @@ uint32_t sched_draft(sched *s, sched_id id, const int32_t *guess, uint32_t n) {
     if (n > 0) memcpy(tokens_of(s, r->slot) + h->len, guess, n * sizeof *guess);
     drop_drafts(s, h);
     h->n_draft = (uint8_t)n;
+    h->by_model = by_model;
     s->n_drafting += n > 0;
     return n;
 }

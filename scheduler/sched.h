@@ -315,12 +315,12 @@ uint64_t sched_next_us(const sched *);
 uint32_t sched_draft_room(const sched *, sched_id);
 /* What a step is predicted to take. */
 const cost_model *sched_step_cost(const sched *);
-/* Guesses of the n tokens that follow the known ones of a sequence; copied, and instead of
- * earlier ones. The next step that has its row has rows to verify them, too, as far as other
+/* Guesses of the n tokens that follow the known ones of a sequence, by its text or by a draft model; copied,
+ * and instead of earlier ones. The next step that has its row has rows to verify them, too, as far as other
  * rows, free blocks and itl_slo_us leave rows for them. Returns how many may be verified: at most
  * SCHED_MAX_DRAFT, fewer before max_tokens, and 0 unless the sequence decodes and is in no
  * uncommitted step that samples. Forgotten when the sequence is preempted or paused. */
-uint32_t sched_draft(sched *, sched_id, const int32_t *guess, uint32_t n);
+uint32_t sched_draft(sched *, sched_id, const int32_t *guess, uint32_t n, bool by_model);
 /* Commits the oldest uncommitted step. A run ends early at a stop id or at max_tokens; a
  * negative token ends its sequence with FINISH_NO_TOKEN, one below -1 with FINISH_NOT_FINITE.
  * An engine failure commits with tokens NULL: every sequence of the step ends with

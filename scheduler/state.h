@@ -69,6 +69,7 @@ typedef struct seq_hot {
     uint8_t score;   /* prompt rows yield logits */
     uint8_t checks_end : 1, checks_stop : 1; /* the model's end tokens, its own stop ids */
     uint8_t lockstep : 1;                    /* no row while one of its tokens is pending */
+    uint8_t by_model : 1;                    /* its guesses are a draft model's */
     uint8_t prefilled;                       /* its last prompt row is planned */
 } seq_hot;
 _Static_assert(sizeof(seq_hot) == 64, "a hot record is one cache line");

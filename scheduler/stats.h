@@ -16,6 +16,12 @@
     X(speculative_drafts, "Steps of sequences that verified guesses of their next tokens.")    \
     X(speculative_draft_tokens, "Guesses that were verified.")                                 \
     X(speculative_accepted_tokens, "Guesses that were what the sampler drew.")                 \
+    X(speculative_model_drafts,                                                                \
+      "Of vramd_speculative_drafts_total, those of the draft model.")                          \
+    X(speculative_model_draft_tokens,                                                          \
+      "Of vramd_speculative_draft_tokens_total, those of the draft model.")                    \
+    X(speculative_model_accepted_tokens,                                                       \
+      "Of vramd_speculative_accepted_tokens_total, those of the draft model.")                 \
     X(logits_not_finite, "Rows of logits that were not finite; each ended its request.")       \
     X(moved_blocks, "KV blocks moved because a pool became smaller.")                          \
     X(prefix_cache_queries, "Prompt tokens looked up in the prefix cache.")                    \

@@ -228,7 +228,8 @@ static void fields(wire *w, record *r) {
         break;
     case RECORD_TIER_EVICT: f64(w, &r->value), flag(w, &r->yes); break;
     case RECORD_DRAFT:
-        f64(w, &r->id), f64(w, &r->value), tokens(w, &r->guess, &r->n_guess);
+        f64(w, &r->id), f64(w, &r->value), flag(w, &r->yes);
+        tokens(w, &r->guess, &r->n_guess);
         break;
     default: w->bad = true;
     }

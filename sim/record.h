@@ -11,7 +11,7 @@
 #include "base/str.h"
 #include "scheduler/sched.h"
 
-#define RECORD_MAGIC "VRAMDSL2"
+#define RECORD_MAGIC "VRAMDSL3"
 enum { RECORD_MAGIC_BYTES = 8 };
 
 typedef enum record_kind {
@@ -49,7 +49,7 @@ typedef struct record {
     record_kind kind;
     /* PAUSE, RECORD_TIER_SWITCH, RECORD_LOAD_DONE: the argument; RESIZE, RECORD_TIER_ADD,
      * RECORD_LOAD_NEXT, RECORD_STORE_NEXT, RECORD_TIER_EVICT, RECORD_TIER_FORGET: the
-     * result; COMMIT: there are tokens. */
+     * result; COMMIT: there are tokens; RECORD_DRAFT: a draft model guessed. */
     bool yes;
     bool has_parent;    /* RECORD_TIER_ADD */
     bool has_salt;      /* RECORD_TIER_FORGET, RECORD_FORGET: of that salt alone */

@@ -223,7 +223,7 @@ static status apply(replay *p, const record *r, err *e) {
     case RECORD_TIER_FORGET: return tier_forget(p, r, e);
     case RECORD_DRAFT:
         compare(p, "the guesses of a sequence", r->value,
-                sched_draft(p->s, r->id, r->guess, r->n_guess));
+                sched_draft(p->s, r->id, r->guess, r->n_guess, r->yes));
         return OK;
     case RECORD_FORGET:
         compare(p, "the blocks forgotten", r->value,

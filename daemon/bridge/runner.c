@@ -33,9 +33,6 @@ typedef struct guessed {
     uint32_t slot, n_text;
 } guessed;
 
-/* Where guesses come from. */
-typedef enum guess_source { GUESS_LOOKUP, GUESS_DRAFT_MODEL } guess_source;
-
 struct runner {
     sched *sched;
     step_log *log; /* NULL: none */
@@ -58,7 +55,7 @@ struct runner {
     uint32_t draft_group;
     bool looks_up;
     guessed *guessed; /* [max_seqs] */
-    uint8_t *source;  /* [max_seqs]: guess_source of a slot's last guesses */
+    bool *by_model;   /* [max_seqs]: a slot's last guesses are the draft model's */
     uint32_t n_guessed,
         n_decoding;         /* n_decoding: sequences that drew, and may draw again ... */
     double decoding_tokens; /* ... and what they know */
@@ -91,7 +88,7 @@ size_t runner_bytes(const sched_config *c, uint32_t n_vocab, uint32_t max_draft)
            part(c->max_seqs, sizeof(uint32_t)) +
            part((size_t)c->max_seqs * MAX_RUN, sizeof(int32_t)) +
            part(c->max_seqs, sizeof(uint32_t)) + masks_bytes(c, n_vocab, max_draft) +
-           (max_draft ? part(c->max_seqs, sizeof(guessed)) + part(c->max_seqs, 1) +
+           (max_draft ? part(c->max_seqs, sizeof(guessed)) + part(c->max_seqs, sizeof(bool)) +
                             drafter_bytes(c->max_seqs)
                       : 0);
 }
@@ -132,8 +129,8 @@ runner *runner_init(void *mem, const sched_config *c, uint32_t n_vocab, uint32_t
     at += masks_bytes(c, n_vocab, max_draft);
     r->guessed = (guessed *)at;
     at += part(c->max_seqs, sizeof(guessed));
-    r->source = (uint8_t *)at;
-    at += part(c->max_seqs, 1);
+    r->by_model = (bool *)at;
+    at += part(c->max_seqs, sizeof(bool));
     r->looks_up = true;
     r->drafter = drafter_init(at, c->max_seqs, max_draft);
     return r;
@@ -294,14 +291,14 @@ static void guess_by_model(runner *r, const draft *found, uint32_t n_found) {
 }
 
 /* Drafts are in the order of the sequences that are guessed. */
-static void hand_over(runner *r, const draft *x, uint32_t n, guess_source source) {
+static void hand_over(runner *r, const draft *x, uint32_t n, bool by_model) {
     const guessed *g = r->guessed;
     for (uint32_t i = 0; i < n; i++) {
         while (g->id != x[i].id) g++;
         const uint32_t k = x[i].n ? allowed_guesses(r, g, x[i].guess, x[i].n) : 0;
         if (k == 0) continue;
-        r->source[g->slot] = (uint8_t)source;
-        logged_draft(r->log, r->sched, x[i].id, x[i].guess, k);
+        r->by_model[g->slot] = by_model;
+        logged_draft(r->log, r->sched, x[i].id, x[i].guess, k, by_model);
     }
 }
 
@@ -316,10 +313,10 @@ static void guess_next(runner *r) {
     const uint32_t n = drafter_drafts(r->drafter, &x);
     const bool by_model = r->draft && r->n_guessed;
     if (by_model) guess_by_model(r, x, n);
-    hand_over(r, x, n, GUESS_LOOKUP);
+    hand_over(r, x, n, false);
     if (by_model) {
         const uint32_t n_model = draft_run_drafts(r->draft, &x);
-        hand_over(r, x, n_model, GUESS_DRAFT_MODEL);
+        hand_over(r, x, n_model, true);
     }
     r->n_guessed = r->n_decoding = 0;
     r->decoding_tokens = 0;
@@ -336,7 +333,7 @@ static void enter_blocks(runner *r, const sched_step *st) {
 
 /* The first n guesses of an entry were verified. */
 static void learn_guesses(runner *r, uint32_t slot, uint32_t n, uint32_t n_right) {
-    if (r->source[slot] == GUESS_DRAFT_MODEL)
+    if (r->by_model[slot])
         draft_run_learn(r->draft, slot, n, n_right);
     else
         drafter_learn(r->drafter, slot, n, n_right);

@@ -149,7 +149,7 @@ START_TEST(runs_reach_the_job_and_the_events_whole_and_in_order) {
     submit(&g, &slow, 12, false);
     ck_assert(runner_step(g.r)); /* the prompts, and a token each */
     const int32_t right[] = {word_at(7), word_at(8), word_at(9), 1, word_at(11)};
-    ck_assert_uint_eq(sched_draft(g.d->s, id, right, 5), 5);
+    ck_assert_uint_eq(sched_draft(g.d->s, id, right, 5, false), 5);
     ck_assert(runner_step(g.r));
     ck_assert_uint_eq(g.engine.n_rows, 7);
     check_text(&fast, 5); /* three guesses and the token behind them */
@@ -186,7 +186,7 @@ START_TEST(what_a_run_took_is_known_before_the_next_mask) {
     const sched_id id = submit(&g, &n, 9, true);
     ck_assert(runner_step(g.r));
     const int32_t right[] = {word_at(7), word_at(8)};
-    ck_assert_uint_eq(sched_draft(g.d->s, id, right, 2), 2);
+    ck_assert_uint_eq(sched_draft(g.d->s, id, right, 2, false), 2);
     while (runner_step(g.r)) {
     }
     check_text(&n, 9);

@@ -68,6 +68,9 @@ def test_answers_are_the_same_and_memory_is_as_planned(draft):
             # Before 50 steps no times are known, so that what is guessed does not depend on the machine.
             d.http.post("/v1/completions", json={**CASES[0], "max_tokens": 30})
             assert counter(d, "vramd_speculative_draft_tokens_total") > 0
+            for what in ("drafts", "draft_tokens", "accepted_tokens"):
+                of_model, all_of_them = (counter(d, f"vramd_speculative_{x}{what}_total") for x in ("model_", ""))
+                assert of_model == all_of_them if not more else of_model <= all_of_them
             assert ask(d) == want
             with d.http.stream("POST", "/v1/completions", json={**CASES[0], "stream": True}) as r:
                 for _ in zip(range(4), r.iter_lines()):

@@ -131,7 +131,7 @@ START_TEST(a_run_of_drafts_is_one_step) {
     drive *d = drive_with_bytes(16);
     const sched_id a = drive_submit(d, 6, 6);
     drive_step(d);
-    ck_assert_uint_eq(sched_draft(d->s, a, guess, 4), 4);
+    ck_assert_uint_eq(sched_draft(d->s, a, guess, 4, false), 4);
     const sched_step *st = drive_plan(d);
     const uint32_t n = 5;
     const sched_step_tokens drawn = {.token = guess, .n = &n, .stride = 16};

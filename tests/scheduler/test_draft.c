@@ -33,7 +33,7 @@ static void commit_runs(drive *d, const sched_step *st, const int32_t *run, uint
 START_TEST(a_run_is_committed_and_rejected_positions_are_given_back) {
     sched_id id[2];
     drive *d = two_that_decode(id, drive_config());
-    ck_assert_uint_eq(sched_draft(d->s, id[0], guess, 6), 6);
+    ck_assert_uint_eq(sched_draft(d->s, id[0], guess, 6, false), 6);
     drive_drain(d);
     const sched_step *st = drive_plan(d);
     ck_assert_str_eq(drive_trace(st), "d0+6 d1");
@@ -42,8 +42,9 @@ START_TEST(a_run_is_committed_and_rejected_positions_are_given_back) {
     ck_assert(st->seq[1].first_row == 7 && st->seq[1].n_rows == 1);
     ck_assert_int_eq(memcmp(sched_tokens(d->s, st->seq[0].slot) + 7, guess, 6 * sizeof *guess),
                      0);
-    ck_assert_uint_eq(sched_kv_blocks_of(d->s, id[0]), 4);    /* 13 positions */
-    ck_assert_uint_eq(sched_draft(d->s, id[0], guess, 6), 0); /* in an uncommitted step */
+    ck_assert_uint_eq(sched_kv_blocks_of(d->s, id[0]), 4); /* 13 positions */
+    ck_assert_uint_eq(sched_draft(d->s, id[0], guess, 6, false),
+                      0); /* in an uncommitted step */
     commit_runs(d, st, guess, 3);
     const sched_event *e = drive_last(d, id[0], EVENT_TOKEN);
     ck_assert(e->n_tokens == 3 && e->n_output == 4 && e->finish == FINISH_NONE);
@@ -65,8 +66,8 @@ START_TEST(a_run_ends_at_a_stop_id_and_at_max_tokens) {
     sched_id id[2];
     drive *d = two_that_decode(id, drive_config());
     const int32_t stops[] = {11, 12, 77, 14, 15}, stops_at_once[] = {77, 12};
-    ck_assert_uint_eq(sched_draft(d->s, id[0], stops, 4), 4);
-    ck_assert_uint_eq(sched_draft(d->s, id[1], guess, 16),
+    ck_assert_uint_eq(sched_draft(d->s, id[0], stops, 4, false), 4);
+    ck_assert_uint_eq(sched_draft(d->s, id[1], guess, 16, true),
                       10); /* and one is drawn: 12 in all */
     drive_drain(d);
     const sched_step *st = drive_plan(d);
@@ -86,6 +87,9 @@ START_TEST(a_run_ends_at_a_stop_id_and_at_max_tokens) {
     ck_assert(now.count.speculative_draft_tokens == 14);
     ck_assert_uint_eq(now.count.speculative_accepted_tokens,
                       3 + 10); /* with the one that stops */
+    ck_assert(now.count.speculative_drafts == 2 && now.count.speculative_model_drafts == 1);
+    ck_assert(now.count.speculative_model_draft_tokens == 10);
+    ck_assert(now.count.speculative_model_accepted_tokens == 10);
     e = drive_last(d, id[1], EVENT_TOKEN);
     ck_assert(e->n_tokens == 11 && e->n_output == 12 && e->finish == FINISH_LENGTH);
     ck_assert_int_eq(drive_finish(d, id[1]), FINISH_LENGTH);
@@ -93,7 +97,7 @@ START_TEST(a_run_ends_at_a_stop_id_and_at_max_tokens) {
     drive_free(d);
     /* Nothing of a run that stops at once is text. */
     d = two_that_decode(id, drive_config());
-    sched_draft(d->s, id[0], guess, 1);
+    sched_draft(d->s, id[0], guess, 1, false);
     const uint32_t tokens = drive_count(d, id[0], EVENT_TOKEN);
     commit_runs(d, drive_plan(d), stops_at_once, 2);
     ck_assert_uint_eq(drive_count(d, id[0], EVENT_TOKEN), tokens);
@@ -111,7 +115,7 @@ START_TEST(a_deadline_or_a_cancel_during_the_step_discards_the_run) {
         sched_id id;
         drive_try(d, &spec, &id);
         drive_step(d);
-        ck_assert_uint_eq(sched_draft(d->s, id, guess, 6), 6);
+        ck_assert_uint_eq(sched_draft(d->s, id, guess, 6, false), 6);
         const sched_step *st = drive_plan(d);
         const uint32_t tokens = drive_count(d, id, EVENT_TOKEN);
         d->now_us = 20;
@@ -131,7 +135,7 @@ END_TEST
 START_TEST(drafts_take_half_of_what_is_left_while_a_prompt_waits_and_only_free_blocks) {
     sched_id id[2];
     drive *d = two_that_decode(id, drive_config());
-    sched_draft(d->s, id[0], guess, 9);
+    sched_draft(d->s, id[0], guess, 9, false);
     drive_submit(d, 14, 1);
     const sched_step *st = drive_plan(d);
     ck_assert_str_eq(drive_trace(st), "d0+7 d1 p0[0..7)"); /* 7 of the 14 left */
@@ -140,7 +144,7 @@ START_TEST(drafts_take_half_of_what_is_left_while_a_prompt_waits_and_only_free_b
     sched_config cfg = drive_config();
     cfg.group[0].n_blocks = 5;
     d = two_that_decode(id, cfg); /* two blocks each, full but for one place of the second */
-    sched_draft(d->s, id[0], guess, 9);
+    sched_draft(d->s, id[0], guess, 9, false);
     st = drive_plan(d);
     ck_assert_uint_eq(st->seq[0].n_draft, 5); /* positions 7 .. 11 */
     ck_assert_uint_eq(drive_count(d, id[1], EVENT_PREEMPTED), 0);
@@ -151,14 +155,15 @@ END_TEST
 START_TEST(guesses_are_forgotten_by_a_preemption_or_a_pause) {
     sched_id id[2];
     drive *d = two_that_decode(id, drive_config());
-    sched_draft(d->s, id[1], guess, 3);
+    sched_draft(d->s, id[1], guess, 3, false);
     sched_pause(d->s, id[1], true);
     sched_pause(d->s, id[1], false);
     drive_drain(d);
     const sched_step *st = drive_plan(d);
     ck_assert(st->n_seqs == 2 && st->n_rows == 2);
     drive_commit(d, st, DRIVE_WORD);
-    ck_assert_uint_eq(sched_draft(d->s, id[1] ^ (sched_id)1 << 40, guess, 3), 0); /* stale */
+    ck_assert_uint_eq(sched_draft(d->s, id[1] ^ (sched_id)1 << 40, guess, 3, false),
+                      0); /* stale */
     drive_free(d);
 }
 END_TEST
@@ -179,12 +184,12 @@ START_TEST(drafts_keep_the_objective) {
     sched_config cfg = drive_config();
     cfg.itl_slo_us = 6500;
     drive *d = two_that_decode(id, cfg);
-    sched_draft(d->s, id[0], guess, 9);
+    sched_draft(d->s, id[0], guess, 9, false);
     const sched_step *st = drive_plan(d);
     ck_assert_str_eq(drive_trace(st), "d0 d1"); /* nothing is known of the time of a step */
     drive_commit(d, st, DRIVE_WORD);
     learn(d);
-    sched_draft(d->s, id[0], guess, 9);
+    sched_draft(d->s, id[0], guess, 9, false);
     st = drive_plan(d);
     ck_assert_str_eq(drive_trace(st), "d0+4 d1"); /* 6 rows */
     drive_free(d);

@@ -354,7 +354,7 @@ START_TEST(drafts_are_verified_in_moved_blocks) {
     while (drive_finish(d, first) == FINISH_NONE) drive_step(d);
     const int32_t guess[5] = {DRIVE_WORD, DRIVE_WORD, DRIVE_WORD, DRIVE_WORD, DRIVE_WORD};
     ck_assert(resize(d, 7));
-    ck_assert_uint_gt(sched_draft(d->s, id, guess, 5), 0);
+    ck_assert_uint_gt(sched_draft(d->s, id, guess, 5, false), 0);
     drive_drain(d);
     const sched_step *st = drive_plan(d);
     ck_assert_uint_gt(st->n_moves, 0);

@@ -41,8 +41,12 @@ END_TEST
 
 START_TEST(guesses_come_back) {
     const int32_t guess[] = {5, 70000, 0};
-    const record was = {
-        .kind = RECORD_DRAFT, .id = 1ULL << 32 | 3, .value = 2, .guess = guess, .n_guess = 3};
+    const record was = {.kind = RECORD_DRAFT,
+                        .id = 1ULL << 32 | 3,
+                        .value = 2,
+                        .yes = true,
+                        .guess = guess,
+                        .n_guess = 3};
     uint8_t out[64];
     const size_t n = record_write(&was, out, sizeof out);
     ck_assert_uint_gt(n, 0);
@@ -53,7 +57,7 @@ START_TEST(guesses_come_back) {
         err e;
         ck_assert_int_eq(record_read(&r, &text, &memory, &e), cut < n ? ERR_FORMAT : OK);
         if (cut == n) {
-            ck_assert(r.kind == RECORD_DRAFT && r.id == was.id && r.value == 2);
+            ck_assert(r.kind == RECORD_DRAFT && r.id == was.id && r.value == 2 && r.yes);
             ck_assert_uint_eq(r.n_guess, 3);
             ck_assert_mem_eq(r.guess, guess, sizeof guess);
         }
