@@ -230,6 +230,11 @@ uint32_t logged_draft(step_log *l, sched *s, sched_id id, const int32_t *guess, 
     return kept;
 }
 
+void logged_spend(step_log *l, sched *s, uint64_t us) {
+    sched_spend(s, us);
+    if (l) add(l, &(record){.kind = RECORD_SPEND, .value = us});
+}
+
 const sched_step *logged_plan(step_log *l, sched *s, uint64_t now_us) {
     const sched_step *st = sched_plan(s, now_us);
     if (l)

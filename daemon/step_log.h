@@ -33,6 +33,7 @@ void logged_pause(step_log *, sched *, sched_id, bool paused);
 void logged_now(step_log *, sched *, uint64_t now_us);
 uint32_t logged_draft(step_log *, sched *, sched_id, const int32_t *guess, uint32_t n,
                       bool by_model);
+void logged_spend(step_log *, sched *, uint64_t us);
 const sched_step *logged_plan(step_log *, sched *, uint64_t now_us);
 void logged_observe(step_log *, sched *, const sched_step *, uint64_t us);
 void logged_commit(step_log *, sched *, const sched_step *, const sched_step_tokens *);

@@ -265,6 +265,11 @@ static step_work decode_work(const planner *p) {
     return w;
 }
 
+/* What is left of the objective for the work of the step that is planned. */
+static double time_left(const sched *s, step_work w) {
+    return cost_time_left(&s->cost, (double)s->cfg.itl_slo_us, w) - (double)s->spent_us;
+}
+
 /* Rows of drafts that the objective leaves time for; each attends to as much as the mean row does. */
 static uint32_t drafts_in_time(const planner *p) {
     const sched *s = p->s;
@@ -273,7 +278,7 @@ static uint32_t drafts_in_time(const planner *p) {
     const step_work w = decode_work(p);
     const double *coef = s->cost.coef;
     const double each = coef[1] + coef[2] * w.kv / p->n_decode + coef[3];
-    const double left = cost_time_left(&s->cost, (double)s->cfg.itl_slo_us, w);
+    const double left = time_left(s, w);
     return left <= 0                        ? 0
            : left >= each * s->cfg.max_rows ? UINT32_MAX
                                             : (uint32_t)(left / each);
@@ -326,7 +331,7 @@ static void plan_time(planner *p) {
         return;
     }
     p->timed = true;
-    p->us_left = cost_time_left(&s->cost, (double)s->cfg.itl_slo_us, decode_work(p));
+    p->us_left = time_left(s, decode_work(p));
 }
 
 /* Rows at most that a prompt at pos may have. */
@@ -608,6 +613,7 @@ const sched_step *sched_plan(sched *s, uint64_t now_us) {
     plan_decode(&p);
     if (s->n_drafting > 0) plan_drafts(&p);
     plan_time(&p);
+    s->spent_us = 0;
     if (p.rows_left > 0 && prompts_want_rows(s)) plan_prompts(&p);
     return finish_step(&p);
 }

@@ -347,6 +347,14 @@ const cost_model *sched_step_cost(const sched *s) {
     return &s->cost;
 }
 
+double sched_objective_us(const sched *s) {
+    return (double)s->cfg.itl_slo_us * cost_margin(&s->cost);
+}
+
+void sched_spend(sched *s, uint64_t us) {
+    s->spent_us += us;
+}
+
 uint32_t sched_draft(sched *s, sched_id id, const int32_t *guess, uint32_t n, bool by_model) {
     const seq_record *r = record_find(s, id);
     if (!r || r->slot == NO_SLOT) return 0;

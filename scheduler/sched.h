@@ -315,6 +315,11 @@ uint64_t sched_next_us(const sched *);
 uint32_t sched_draft_room(const sched *, sched_id);
 /* What a step is predicted to take. */
 const cost_model *sched_step_cost(const sched *);
+/* What a step may take by itl_slo_us, less the margin of that prediction; 0: there is no objective. */
+double sched_objective_us(const sched *);
+/* Of the next step's time so much is over before it is planned: a draft model has guessed. It counts against
+ * itl_slo_us. */
+void sched_spend(sched *, uint64_t us);
 /* Guesses of the n tokens that follow the known ones of a sequence, by its text or by a draft model; copied,
  * and instead of earlier ones. The next step that has its row has rows to verify them, too, as far as other
  * rows, free blocks and itl_slo_us leave rows for them. Returns how many may be verified: at most

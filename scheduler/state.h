@@ -233,6 +233,7 @@ struct sched {
     bool events_read;
     uint32_t n_ended;    /* slots in SEQ_ENDED */
     uint32_t n_drafting; /* slots with guesses for the next step */
+    uint64_t spent_us;   /* of the next step's time, by sched_spend */
     size_t n_events, max_events;
     seq_hot *hot;             /* [max_seqs] */
     seq_record *record;       /* [n_records] */

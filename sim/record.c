@@ -221,6 +221,7 @@ static void fields(wire *w, record *r) {
     case RECORD_LOAD_DONE:
     case RECORD_STORE_NEXT: flag(w, &r->yes); break;
     case RECORD_STORE_DONE:
+    case RECORD_SPEND:
     case RECORD_GAP: f64(w, &r->value); break;
     case RECORD_TIER_FORGET:
     case RECORD_FORGET:

@@ -33,8 +33,9 @@ typedef enum record_kind {
     RECORD_TIER_EVICT,
     RECORD_TIER_FORGET,
     RECORD_FORGET,
-    RECORD_GAP,  /* records that the writer lost here: what follows cannot be replayed */
-    RECORD_DRAFT /* of a server that speculates */
+    RECORD_GAP,   /* records that the writer lost here: what follows cannot be replayed */
+    RECORD_DRAFT, /* of a server that speculates ... */
+    RECORD_SPEND  /* ... with a draft model */
 } record_kind;
 
 /* A planned step. number 0: there was none. */
@@ -58,7 +59,7 @@ typedef struct record {
     uint32_t groups;    /* RECORD_TIER_ADD */
     uint32_t n_entries; /* COMMIT: of drawn */
     uint64_t now_us;    /* SUBMIT, NOW, PLAN */
-    /* OBSERVE: us; RECORD_TIER_ADD, RECORD_STORE_DONE, RECORD_TIER_EVICT: bytes; RECORD_GAP:
+    /* OBSERVE, RECORD_SPEND: us; RECORD_TIER_ADD, RECORD_STORE_DONE, RECORD_TIER_EVICT: bytes; RECORD_GAP:
      * records; RECORD_TIER_FORGET: the entry before; RECORD_FORGET: blocks that became free;
      * RECORD_DRAFT: guesses that may be verified. */
     uint64_t value;

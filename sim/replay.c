@@ -225,6 +225,7 @@ static status apply(replay *p, const record *r, err *e) {
         compare(p, "the guesses of a sequence", r->value,
                 sched_draft(p->s, r->id, r->guess, r->n_guess, r->yes));
         return OK;
+    case RECORD_SPEND: sched_spend(p->s, r->value); return OK;
     case RECORD_FORGET:
         compare(p, "the blocks forgotten", r->value,
                 sched_forget(p->s, r->has_salt ? &r->salt : NULL).blocks);

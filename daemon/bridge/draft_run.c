@@ -35,6 +35,7 @@ typedef struct guesser {
     const int32_t *text;
     uint32_t n_text, n_blocks;
     bool goes_on;
+    bool known;                    /* the first pass has looked at what it lacks */
     uint32_t entry;                /* of the pass before */
     double right[SCHED_MAX_DRAFT]; /* that each guess and all before it are right */
 } guesser;
@@ -177,6 +178,7 @@ static double class_chance(const draft_run *d, uint32_t slot, uint32_t c) {
 /* Times of the step that is to come, and what it is expected to give so far. */
 typedef struct worth {
     double tokens, us;
+    double most_us;           /* 0: it may take any time */
     double row_us;            /* of a row that verifies */
     double pass_us, guess_us; /* of a pass without rows, of a row in it */
 } worth;
@@ -213,7 +215,8 @@ static bool choose(draft_run *d, worth *w) {
         gain += p;
         us += w->row_us + w->guess_us;
     }
-    if (gain == 0 || gain < price(w, us)) return false;
+    if (gain == 0 || gain < price(w, us) || (w->most_us > 0 && w->us + us > w->most_us))
+        return false;
     w->tokens += gain;
     w->us += us;
     return true;
@@ -255,19 +258,30 @@ static void add_rows(draft_run *d, pass *p, uint32_t i, uint32_t first, uint32_t
     p->kv += (double)n_rows * (first + end + 1) / 2;
 }
 
-/* What sequences lack, first of those that lack little. Positions count as computed at once, so that
- * sequences which share a block do not both compute it. */
-static void add_known(draft_run *d, pass *p, bool soon) {
-    for (uint32_t i = 0; i < d->n; i++) {
-        guesser *g = &d->who[i];
-        const uint32_t slot = d->draft[i].slot, left = d->c.max_rows - p->b.n_rows;
-        const uint32_t first = computed(d, slot, g->n_blocks, g->n_text);
-        uint32_t n = g->n_text - first;
-        if (!g->goes_on || left == 0 || (n <= SOON_ROWS) != soon) continue;
-        if (n > left) n = left;
-        add_rows(d, p, i, first, n);
-        set_computed(d, slot, g->n_blocks, first, first + n);
-    }
+/* Rows of the first pass: one of each sequence is in the time that it takes already. */
+static uint32_t known_rows(const draft_run *d, const worth *w) {
+    const double more = w->most_us > 0 ? (w->most_us - w->us) / w->guess_us : d->c.max_rows;
+    return d->n + more < d->c.max_rows ? d->n + (uint32_t)more : d->c.max_rows;
+}
+
+/* What sequences lack, most rows at most, first of those that lack little; who gets none waits for the next step.
+ * Positions count as computed at once, so that sequences which share a block do not both compute it. */
+static void add_known(draft_run *d, pass *p, uint32_t most) {
+    for (int soon = 1; soon >= 0; soon--)
+        for (uint32_t i = 0; i < d->n; i++) {
+            guesser *g = &d->who[i];
+            const uint32_t slot = d->draft[i].slot, left = most - p->b.n_rows;
+            if (!g->goes_on || g->known) continue;
+            const uint32_t first = computed(d, slot, g->n_blocks, g->n_text);
+            uint32_t n = g->n_text - first;
+            if (soon && n > SOON_ROWS) continue;
+            g->known = true;
+            if (n > left) n = left;
+            g->goes_on = n > 0;
+            if (n == 0) continue;
+            add_rows(d, p, i, first, n);
+            set_computed(d, slot, g->n_blocks, first, first + n);
+        }
 }
 
 static void add_guessed(draft_run *d, pass *p) {
@@ -333,9 +347,12 @@ static void keep_worthy(draft_run *d, const worth *w) {
     }
 }
 
-void draft_run_guess(draft_run *d, const cost_model *c, uint32_t n_decode, double kv) {
+void draft_run_guess(draft_run *d, const cost_model *c, uint32_t n_decode, double kv,
+                     double most_us) {
     if (d->n == 0 || n_decode == 0 || d->broken) return;
+    if (most_us > 0 && !cost_ready(c)) return; /* then the scheduler verifies nothing */
     worth w = worth_of(d, c, n_decode, kv);
+    w.most_us = most_us;
     for (uint32_t k = 0; k < d->c.max_draft; k++) {
         pass p = {.b = {.seq = d->seq}};
         if (!choose(d, &w)) {
@@ -343,8 +360,7 @@ void draft_run_guess(draft_run *d, const cost_model *c, uint32_t n_decode, doubl
             break;
         }
         if (k == 0) {
-            add_known(d, &p, true);
-            add_known(d, &p, false);
+            add_known(d, &p, known_rows(d, &w));
         } else {
             add_guessed(d, &p);
         }

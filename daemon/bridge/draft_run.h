@@ -42,8 +42,10 @@ void draft_run_begin(draft_run *);
 /* A sequence that decodes, with the tokens that it knows, the blocks that it holds, and how many guesses the scheduler takes. */
 void draft_run_add(draft_run *, sched_id, uint32_t slot, const int32_t *text, uint32_t n_text,
                    const int32_t *blocks, uint32_t n_blocks, uint32_t n_most);
-/* Runs the draft model, for a step with so many sequences that decode, which attend to kv tokens. */
-void draft_run_guess(draft_run *, const cost_model *, uint32_t n_decode, double kv);
+/* Runs the draft model, for a step with so many sequences that decode, which attend to kv tokens. most_us: of the passes and
+ * the step together, as predicted; 0: any. */
+void draft_run_guess(draft_run *, const cost_model *, uint32_t n_decode, double kv,
+                     double most_us);
 uint32_t draft_run_drafts(draft_run *, draft **out); /* in the order of add; n may be 0 */
 /* The step verified the first n guesses of a slot, of which so many were right. */
 void draft_run_learn(draft_run *, uint32_t slot, uint32_t n, uint32_t n_right);

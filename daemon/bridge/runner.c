@@ -287,7 +287,8 @@ static void guess_by_model(runner *r, const draft *found, uint32_t n_found) {
                           sched_blocks(r->sched, g->slot, r->draft_group),
                           sched_n_blocks(r->sched, g->slot), n_most);
     }
-    draft_run_guess(r->draft, sched_step_cost(r->sched), r->n_decoding, r->decoding_tokens);
+    draft_run_guess(r->draft, sched_step_cost(r->sched), r->n_decoding, r->decoding_tokens,
+                    sched_objective_us(r->sched));
 }
 
 /* Drafts are in the order of the sequences that are guessed. */
@@ -408,6 +409,7 @@ static bool launch(runner *r) {
     uint64_t now = clock_us();
     if (r->drafter) guess_next(r);
     const uint64_t guessing_us = r->draft ? clock_us() - now : 0;
+    if (guessing_us > 0) logged_spend(r->log, r->sched, guessing_us);
     const sched_step *st = logged_plan(r->log, r->sched, now);
     deliver(r, NULL, NULL, now); /* deadlines and preemptions become events at planning */
     if (!st) return false;

@@ -192,6 +192,16 @@ START_TEST(drafts_keep_the_objective) {
     sched_draft(d->s, id[0], guess, 9, false);
     st = drive_plan(d);
     ck_assert_str_eq(drive_trace(st), "d0+4 d1"); /* 6 rows */
+    commit_runs(d, st, guess, 1);
+    /* A draft model took the time of two of them; of one step alone. */
+    sched_draft(d->s, id[0], guess, 9, true);
+    sched_spend(d->s, 1500);
+    sched_spend(d->s, 500);
+    st = drive_plan(d);
+    ck_assert_str_eq(drive_trace(st), "d0+2 d1");
+    commit_runs(d, st, guess, 1);
+    sched_draft(d->s, id[0], guess, 7, true);
+    ck_assert_str_eq(drive_trace(drive_plan(d)), "d0+4 d1");
     drive_free(d);
 }
 END_TEST
