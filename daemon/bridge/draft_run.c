@@ -18,7 +18,7 @@ static const struct {
 
 #define NEXT_CHANCE 0.7f /* likewise, of a guess that is not made yet */
 
-/* next: that a guess is right, before the draft model has made it. */
+/* next: that a guess is verified and right, before the draft model has made it. */
 typedef struct chances {
     chance next, seen[CLASSES];
 } chances;
@@ -326,6 +326,11 @@ static bool run(draft_run *d, const pass *p) {
     return true;
 }
 
+static void see_next(draft_run *d, uint32_t slot, bool right) {
+    chance_see(&d->slot[slot].own.next, SEQ_FADE, right);
+    chance_see(&d->all.next, ALL_FADE, right);
+}
+
 /* Those whose guesses are not tried for want of worth are tried again later. */
 static void rest(draft_run *d) {
     for (uint32_t i = 0; i < d->n; i++)
@@ -333,7 +338,8 @@ static void rest(draft_run *d) {
     chance_fade(&d->all.next, IDLE_FADE);
 }
 
-/* Guesses that are not worth a row go; what was computed of the others is noted. */
+/* Guesses that are not worth a row go, and their passes have given nothing; what was computed of the others is
+ * noted. */
 static void keep_worthy(draft_run *d, const worth *w) {
     const double least = price(w, w->row_us);
     for (uint32_t i = 0; i < d->n; i++) {
@@ -343,7 +349,9 @@ static void keep_worthy(draft_run *d, const worth *w) {
         const uint32_t held = g->n_blocks * d->c.block_tokens, end = g->n_text + x->n - 1;
         s->n_text = x->n ? g->n_text : 0;
         s->end = end < held ? end : held;
+        const uint32_t made = x->n;
         while (x->n && g->right[x->n - 1] < least) x->n--;
+        if (x->n < made) see_next(d, x->slot, false);
     }
 }
 
@@ -381,8 +389,7 @@ void draft_run_learn(draft_run *d, uint32_t slot, uint32_t n, uint32_t n_right) 
     slot_state *s = &d->slot[slot];
     for (uint32_t k = 0; k < n && k <= n_right; k++) {
         const bool right = k < n_right;
-        chance_see(&s->own.next, SEQ_FADE, right);
-        chance_see(&d->all.next, ALL_FADE, right);
+        see_next(d, slot, right);
         chance_see(&s->own.seen[s->cls[k]], SEQ_FADE, right);
         chance_see(&d->all.seen[s->cls[k]], ALL_FADE, right);
     }

@@ -66,6 +66,15 @@ typedef struct rig {
     int32_t text[LENGTH], blocks[SEQS][LENGTH / BLOCK];
 } rig;
 
+/* A step takes 1000 us and so many a row. */
+static void learn_times(rig *r, double row_us) {
+    r->cost = (cost_model){0};
+    for (int i = 0; i < 200; i++) {
+        const double n = 1 + i % 8;
+        cost_observe(&r->cost, (step_work){.rows = n, .logit_rows = n}, 1000 + row_us * n);
+    }
+}
+
 /* A step of the target takes 1000 us and 100 a row. share: of a step that a pass takes: fewer than the passes after
  * which their times would be known are run, so that no clock matters. */
 static void rig_open(rig *r, double share) {
@@ -86,10 +95,7 @@ static void rig_open(rig *r, double share) {
     for (uint32_t i = 0; i < LENGTH; i++) r->text[i] = word_at(i);
     for (int32_t s = 0; s < SEQS; s++)
         for (int32_t k = 0; k < LENGTH / BLOCK; k++) r->blocks[s][k] = s + SEQS * k;
-    for (int i = 0; i < 200; i++) {
-        const double n = 1 + i % 8;
-        cost_observe(&r->cost, (step_work){.rows = n, .logit_rows = n}, 1000 + 100 * n);
-    }
+    learn_times(r, 100);
 }
 
 static void rig_close(rig *r) {
@@ -255,6 +261,21 @@ START_TEST(guesses_of_a_model_that_is_unsure_are_dropped) {
 }
 END_TEST
 
+START_TEST(passes_whose_guesses_are_not_worth_a_row_are_given_up) {
+    rig r;
+    uint32_t n_passes = 0;
+    rig_open(&r, 0.05);
+    learn_times(&r, 290);
+    r.engine.sure = 0.4f;
+    for (int i = 0; i < 30; i++) {
+        ck_assert_uint_eq(guess(&r, SEQS, 20), 0);
+        n_passes += r.engine.n_passes;
+    }
+    ck_assert(n_passes > 0 && n_passes <= 3);
+    rig_close(&r);
+}
+END_TEST
+
 START_TEST(an_objective_bounds_passes_and_the_rows_of_what_is_known) {
     rig r;
     rig_open(&r, 0.05);
@@ -294,5 +315,6 @@ CHECK_MAIN("draft_run", what_is_known_is_computed_once_and_guesses_follow_each_o
            a_block_that_two_sequences_share_is_computed_by_one,
            nothing_is_computed_where_passes_take_as_long_as_steps,
            guesses_of_a_model_that_is_unsure_are_dropped,
+           passes_whose_guesses_are_not_worth_a_row_are_given_up,
            an_objective_bounds_passes_and_the_rows_of_what_is_known,
            a_draft_model_that_fails_guesses_no_more)
