@@ -43,15 +43,34 @@ static void cut_decode(cpu_engine *e, const batch *b, uint32_t i, uint32_t *slot
     }
 }
 
-/* Prefill rows in groups that share their loads; the last first, since they see the most. */
-static void cut_prefill(cpu_engine *e, const batch_seq *s, uint32_t i) {
-    const uint32_t per = ATTN_MAX_QUERIES / e->layout.max_group;
-    for (uint32_t k = (uint32_t)ceil_div(s->n_rows, per); k-- > 0;) {
-        uint32_t n = s->n_rows - k * per < per ? s->n_rows - k * per : per;
-        const uint32_t seen = e->program->config.bidirectional ? s->n_rows : k * per + n;
+/* Whether so many tasks of equal size keep threads busy for nine tenths of the time that they take, or more. */
+static bool fill_threads(uint32_t n, uint32_t n_threads) {
+    return 10 * (uint64_t)n >= 9 * align_up(n, n_threads);
+}
+
+/* Into how many groups the rows of a sequence are cut: as few as share the most loads, but where the step has little else, so
+ * many that the threads have as much to do as each other. */
+static uint32_t groups_of_rows(const cpu_engine *e, const batch *b, const batch_seq *s) {
+    const uint32_t heads = e->layout.max_kv_heads, threads = e->opt.n_threads;
+    const uint32_t least =
+        (uint32_t)ceil_div(s->n_rows, ATTN_MAX_QUERIES / e->layout.max_group);
+    if (b->n_seqs * least * heads >= 16 * threads) return least;
+    uint32_t n = least;
+    while (n < s->n_rows && n < least + threads && !fill_threads(n * heads, threads)) n++;
+    return fill_threads(n * heads, threads) ? n : least;
+}
+
+/* Rows in groups that share their loads, of equal size but for one row; the last first, since they see the most. */
+static void cut_rows(cpu_engine *e, const batch *b, uint32_t i) {
+    const batch_seq *s = &b->seq[i];
+    const uint32_t n_groups = groups_of_rows(e, b, s);
+    for (uint32_t k = n_groups; k-- > 0;) {
+        const uint32_t from = (uint32_t)((uint64_t)s->n_rows * k / n_groups),
+                       to = (uint32_t)((uint64_t)s->n_rows * (k + 1) / n_groups);
+        const uint32_t seen = e->program->config.bidirectional ? s->n_rows : to;
         e->step.tasks[e->step.n_tasks++] = (attn_task){.seq = i,
-                                                       .first_row = s->first_row + k * per,
-                                                       .n_rows = n,
+                                                       .first_row = s->first_row + from,
+                                                       .n_rows = to - from,
                                                        .to = s->first_pos + seen,
                                                        .slot = -1};
     }
@@ -65,7 +84,7 @@ static void cut_attention(cpu_engine *e, const batch *b) {
     for (uint32_t i = 0; i < b->n_seqs; i++) {
         if (b->seq[i].n_rows == 1) continue;
         e->step.prefill = true;
-        cut_prefill(e, &b->seq[i], i);
+        cut_rows(e, b, i);
     }
     for (uint32_t i = 0; i < b->n_seqs; i++)
         if (b->seq[i].n_rows == 1) cut_decode(e, b, i, &slot, &split_seqs);
