@@ -215,7 +215,7 @@ static inline void group_beat(group *g) {
     atomic_store_explicit(beat, atomic_load_explicit(beat, memory_order_relaxed) + 1,
                           memory_order_relaxed);
 }
-/* While ranks load, once: n bytes, at most GROUP_WORD_BYTES, become rank 0's everywhere, and rank 0 returns when the
+/* Ranks that map one memory, while they load, once: n bytes, at most GROUP_WORD_BYTES, become rank 0's everywhere, and rank 0 returns when the
  * others have them. False: the group is broken, or the other side has gone. */
 bool group_exchange(group *, void *bytes, uint64_t n);
 /* For a rank that waits for its device, which waits for other ranks' devices: to be called again and again, first when the

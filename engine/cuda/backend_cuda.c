@@ -148,7 +148,7 @@ static status backend_terms(const program *p, const engine_options *o, terms *ou
     if (s != OK) return s;
     cuda_layout_terms(&l, p, o, out);
     const kv_groups groups = kv_groups_of(p, o);
-    kv_costs(kv, &groups, CUDA_DEPTH, l.kv);
+    kv_costs(kv, &groups, l.n_ranks > 1 ? 1 : CUDA_DEPTH, l.kv);
     kv->granule = CUDA_GRANULE;
     cuda_layout_clear(&l);
     return OK;

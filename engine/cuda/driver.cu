@@ -112,6 +112,7 @@ status cuda_probe(uint32_t device, cuda_device *out, const cuda_host *h, err *er
     snprintf(out->name, sizeof out->name, "%.127s", p.name);
     out->major = (uint32_t)p.major, out->minor = (uint32_t)p.minor;
     out->n_sms = (uint32_t)p.multiProcessorCount;
+    out->n_devices = (uint32_t)n;
     cudaDriverGetVersion((int *)&out->driver);
     cudaRuntimeGetVersion((int *)&out->runtime);
     uint64_t used = 0;

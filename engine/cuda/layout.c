@@ -343,10 +343,15 @@ static status find_part(cuda_layout *l, const program *p, uint32_t i, uint32_t *
     return OK;
 }
 
-static status find_parts(cuda_layout *l, const program *p, err *e) {
+static status find_parts(cuda_layout *l, const program *p, const engine_options *o, err *e) {
     l->n_ranks = p->part.n_ranks > 1 ? p->part.n_ranks : 1;
     for (uint32_t i = 0; i < p->n_values; i++) l->values[i].cols = p->values[i].cols;
     if (l->n_ranks == 1) return OK;
+    if (o->by_messages) {
+        err_set(e, ERR_UNSUPPORTED, "ranks on devices are processes of one machine");
+        err_hint(e, "give each machine the whole model, or use backend = cpu");
+        return err_field(e, "backend");
+    }
     l->cuts = calloc((size_t)p->n_ops * (l->n_ranks + 1), sizeof *l->cuts);
     if (!l->cuts) return err_set(e, ERR_NO_MEMORY, "no memory for the layout");
     for (uint32_t i = 0; i < p->n_ops; i++) {
@@ -682,7 +687,7 @@ status cuda_layout_init(cuda_layout *l, const program *p, const engine_options *
         st = err_set(e, ERR_NO_MEMORY, "no memory for the layout");
     l->rows_unit = gemm_unit(o, o->max_rows);
     l->logits_unit = gemm_unit(o, o->max_logit_rows);
-    if (st == OK) st = find_parts(l, p, e);
+    if (st == OK) st = find_parts(l, p, o, e);
     if (st == OK) st = find_forms(l, p, e);
     if (st == OK) st = place_weights(l, p, o, &s, e);
     if (st == OK) st = place_values(l, p, o, &s, e);
@@ -708,12 +713,16 @@ void cuda_layout_clear(cuda_layout *l) {
     *l = (cuda_layout){0};
 }
 
+group_shape cuda_shape_of(const cuda_layout *l) {
+    return (group_shape){
+        .n_ranks = l->n_ranks, .n_stages = 1, .depth = 1, .step_bytes = l->tables_bytes};
+}
+
 status cuda_group_shape(group_shape *out, const program *p, const engine_options *o, err *e) {
     cuda_layout l;
     const status s = cuda_layout_init(&l, p, o, e);
     if (s != OK) return s;
-    *out = (group_shape){
-        .n_ranks = l.n_ranks, .n_stages = 1, .depth = 1, .step_bytes = l.tables_bytes};
+    *out = cuda_shape_of(&l);
     cuda_layout_clear(&l);
     return OK;
 }

@@ -144,6 +144,7 @@ status cuda_layout_init(cuda_layout *, const program *, const engine_options *, 
 void cuda_layout_clear(cuda_layout *);
 /* The memory that ranks on devices share: steps alone. Errors: as cuda_layout_init. */
 struct group_shape;
+struct group_shape cuda_shape_of(const cuda_layout *);
 status cuda_group_shape(struct group_shape *, const program *, const engine_options *, err *);
 /* The layout as terms, the KV cache excluded: the arena's (exact, on the device), the host's
  * (exact), and what driver, libraries and graphs take on the device (assumed). */

@@ -51,6 +51,7 @@ typedef struct cuda_device {
     uint32_t major, minor; /* compute capability */
     uint32_t n_sms;
     uint32_t driver, runtime; /* 13000: 13.0 */
+    uint32_t n_devices;       /* that the driver shows; this is one of them */
     uint64_t total_bytes, free_bytes;
 } cuda_device;
 
@@ -93,7 +94,7 @@ typedef struct cuda_plugin {
 #define CUDA_PLUGIN_MIX_3(abi, a, b, c)                                                        \
     CUDA_PLUGIN_MIX(CUDA_PLUGIN_MIX(CUDA_PLUGIN_MIX(abi, a), b), c)
 #define CUDA_PLUGIN_ABI                                                                        \
-    CUDA_PLUGIN_MIX_3(CUDA_PLUGIN_MIX_3(CUDA_PLUGIN_MIX_3(6u, op, weight, value), program,     \
+    CUDA_PLUGIN_MIX_3(CUDA_PLUGIN_MIX_3(CUDA_PLUGIN_MIX_3(7u, op, weight, value), program,     \
                                         engine_options, cuda_layout),                          \
                       cuda_host, batch_seq, sampled)
 

@@ -2,6 +2,7 @@
  * that has computed them, words are added as integers. Neither changes a bit, in whatever order it adds. What is put on the stream is
  * captured like kernels. Engine thread. */
 #include <dlfcn.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -101,7 +102,9 @@ status cuda_ranks_open(cuda_engine *e, err *er) {
 void cuda_ranks_close(cuda_engine *e) {
     cuda_ranks *r = e->ranks;
     if (!r) return;
-    if (r->comm && e->broken)
+    /* Where another rank is lost, what it has not done is not waited for. */
+    const bool broken = e->broken || !e->host->waits(e->host->group, true);
+    if (r->comm && broken)
         r->ncclCommAbort_(r->comm);
     else if (r->comm) {
         cudaStreamSynchronize(e->stream);
@@ -144,5 +147,6 @@ status cuda_ranks_wait(cuda_engine *e, cudaEvent_t done, err *er) {
             return cuda_fail(e->host, er, ERR_DEVICE, "NCCL, a step: result %d", failed);
         if (!e->host->waits(e->host->group, first))
             return cuda_fail(e->host, er, ERR_DEVICE, "a rank does not answer");
+        sched_yield(); /* where cores are fewer than ranks and their threads */
     }
 }

@@ -3,6 +3,7 @@
 #include "engine/arrange.h"
 #include "engine/cuda/layout.h"
 #include "engine/cuda/staging.h"
+#include "engine/follow.h"
 
 /* What the driver and the libraries allocate on the device, beside the arena. Measured on an
  * H100 (132 multiprocessors, driver 580.159, CUDA 13.0; bench/results/cuda-first-h100.txt):
@@ -63,6 +64,19 @@ static void foreign_terms(const cuda_layout *l, const program *p, const engine_o
     terms_last_on_device(t);
 }
 
+/* Of several ranks, in the host's memory. */
+static void group_terms(const cuda_layout *l, const program *p, const engine_options *o,
+                        terms *t) {
+    const group_shape all = cuda_shape_of(l);
+    if (l->n_ranks == 1) return;
+    if (p->part.rank)
+        terms_add(t, MEM_WORKSPACE, TERM_EXACT, follow_bytes(p, o, l->n_groups),
+                  "a step as it was read");
+    else
+        terms_add(t, MEM_WORKSPACE, TERM_EXACT, group_share(&all, 0, MEM_WORKSPACE),
+                  "shared by %u ranks: the step", l->n_ranks);
+}
+
 void cuda_layout_terms(const cuda_layout *l, const program *p, const engine_options *o,
                        terms *t) {
     weight_terms(l, p, t);
@@ -94,6 +108,7 @@ void cuda_layout_terms(const cuda_layout *l, const program *p, const engine_opti
         terms_last_on_device(t);
     }
     foreign_terms(l, p, o, t);
+    group_terms(l, p, o, t);
     terms_add(t, MEM_WORKSPACE, TERM_EXACT, l->staging_bytes,
               "pinned tables and results of %d steps%s", CUDA_DEPTH,
               o->keep_logits ? ", their logits too" : "");

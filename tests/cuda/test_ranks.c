@@ -2,6 +2,7 @@
  * byte; and what happens where one makes another call, or is gone. */
 #include "tests/cuda/engine_models.h"
 
+#include <signal.h>
 #include <stdio.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
@@ -56,9 +57,11 @@ typedef struct member {
     rig r;
     model *whole;
     group group;
+    uint32_t device;
 } member;
 
 static void cut(member *m, const char *path, uint32_t rank, uint32_t n) {
+    m->device = rank;
     const shard part = {.rank = rank, .n_ranks = n, .n_stages = 1};
     err e;
     ck_assert_msg(checkpoint_open(&m->r.file, path, &e) == OK, "%s", e.text);
@@ -69,6 +72,7 @@ static void cut(member *m, const char *path, uint32_t rank, uint32_t n) {
 static status open_member(member *m, const engine_options *o, err *e) {
     m->r.opt = *o;
     m->r.opt.group = &m->group;
+    m->r.opt.device = m->device;
     m->r.opt.keep_logits = m->group.rank == 0;
     m->r.n_vocab = m->r.model->program.config.n_vocab;
     ck_assert_int_eq(ledger_open_unlimited(&m->r.ledger, e), OK);
@@ -101,7 +105,8 @@ static void check_plan(const member *m) {
     terms_clear(&t);
 }
 
-typedef enum fault { NONE, OTHER_STEP, GONE } fault;
+/* STILL: it is there and does nothing, nor does its device. SAME_DEVICE: rank 0's. */
+typedef enum fault { NONE, OTHER_STEP, GONE, STILL, SAME_DEVICE } fault;
 
 /* Another rank's process; its exit code is how the steps ended. */
 static int follow_rank_0(const char *path, engine_options o, void *memory, uint64_t bytes,
@@ -110,10 +115,13 @@ static int follow_rank_0(const char *path, engine_options o, void *memory, uint6
     err e;
     cut(&m, path, rank, n);
     ck_assert_msg(group_join(&m.group, memory, bytes, rank, "test", &e) == OK, "%s", e.text);
+    m.group.deadline_ms = 600000;
+    if (f == SAME_DEVICE) m.device = 0;
     status s = open_member(&m, &o, &e);
     if (s != OK) return 100 + (int)s;
     if (f == NONE) check_plan(&m);
     if (f == GONE) _exit(99);
+    while (f == STILL) pause();
     if (f == OTHER_STEP) { /* a step of its own, which no other has */
         static crowd c;
         batch_seq x;
@@ -148,7 +156,9 @@ static bool run_ranks(const char *path, const engine_options *o, uint32_t n, fau
     const uint64_t bytes = group_lay(&shape).bytes;
     void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     ck_assert(memory != MAP_FAILED);
-    group_init(&m.group, memory, &shape, "test");
+    group_init(&m.group, memory, &shape, 0, "test");
+    /* The other does not come, however long; or it does, however slow the machine is. */
+    m.group.deadline_ms = f == GONE || f == STILL ? 200 : 600000;
     for (uint32_t i = 1; i < n; i++) {
         pid[i] = fork();
         ck_assert_int_ge(pid[i], 0);
@@ -159,6 +169,7 @@ static bool run_ranks(const char *path, const engine_options *o, uint32_t n, fau
     if (ok && f == NONE) check_plan(&m);
     ok = ok && generate(&m.r, out, why);
     close_member(&m);
+    if (f == STILL) kill(pid[n - 1], SIGKILL);
     for (uint32_t i = 1; i < n; i++) {
         int code;
         ck_assert_int_eq(waitpid(pid[i], &code, 0), pid[i]);
@@ -219,18 +230,54 @@ START_TEST(ranks_give_the_bytes_of_one) {
 }
 END_TEST
 
-START_TEST(a_rank_that_makes_another_call_or_is_gone_ends_the_step) {
+START_TEST(a_rank_that_makes_another_call_or_none_ends_the_step) {
+    static outcome out;
+    gb b;
+    char path[64];
+    err e;
+    const fault f = OTHER_STEP + (fault)_i;
+    tiny_open(&b, path, &cases[0].k);
+    engine_options o = tiny_options(&cases[0].k);
+    ck_assert(!run_ranks(path, &o, 2, f, &out, &e));
+    ck_assert_int_eq(e.code, ERR_DEVICE);
+    /* Whoever of the two finds the other call; rank 0 may ask NCCL before its own call runs again. */
+    const char *said = f == OTHER_STEP && cushim_error() ? cushim_error() : e.text;
+    const char *want = f != OTHER_STEP  ? "rank 1 of 2 did not answer within 200 ms"
+                       : cushim_error() ? "has call"
+                                        : "NCCL, a step: result 6";
+    ck_assert_msg(strstr(said, want), "%s", said);
+    gb_clear(&b);
+}
+END_TEST
+
+START_TEST(ranks_on_one_device_are_refused) {
     static outcome out;
     gb b;
     char path[64];
     err e;
     tiny_open(&b, path, &cases[0].k);
     engine_options o = tiny_options(&cases[0].k);
-    setenv("CUSHIM_NCCL_WAIT_MS", "200", 1);
-    ck_assert(!run_ranks(path, &o, 2, _i ? GONE : OTHER_STEP, &out, &e));
-    ck_assert_int_eq(e.code, ERR_DEVICE);
-    const char *want = _i ? "rank 1 does not answer" : "rank 1 has call";
-    ck_assert_msg(strstr(cushim_error(), want) != NULL, "%s", cushim_error());
+    ck_assert(!run_ranks(path, &o, 2, SAME_DEVICE, &out, &e));
+    ck_assert_msg(strstr(e.text, "NCCL, joining the ranks: result 5"), "%s", e.text);
+    gb_clear(&b);
+}
+END_TEST
+
+START_TEST(ranks_without_memory_in_common_are_refused_by_name) {
+    static member m;
+    gb b;
+    char path[64];
+    group_shape shape;
+    err e;
+    tiny_open(&b, path, &cases[0].k);
+    engine_options o = tiny_options(&cases[0].k);
+    o.by_messages = true;
+    cut(&m, path, 0, 2);
+    ck_assert_int_eq(cuda_group_shape(&shape, &m.r.model->program, &o, &e), ERR_UNSUPPORTED);
+    ck_assert_msg(strstr(e.text, "processes of one machine"), "%s", e.text);
+    model_close(m.r.model);
+    model_close(m.whole);
+    checkpoint_close(m.r.file);
     gb_clear(&b);
 }
 END_TEST
@@ -240,7 +287,10 @@ int main(void) {
     TCase *t = check_case(s, "ranks");
     log_init(LOG_ERROR);
     cuda_backend_use(vramd_cuda_plugin);
+    cushim_set_devices(MAX_RANKS);
     tcase_add_loop_test(t, ranks_give_the_bytes_of_one, 0, N_CASES);
-    tcase_add_loop_test(t, a_rank_that_makes_another_call_or_is_gone_ends_the_step, 0, 2);
+    tcase_add_loop_test(t, a_rank_that_makes_another_call_or_none_ends_the_step, 0, 3);
+    tcase_add_test(t, ranks_on_one_device_are_refused);
+    tcase_add_test(t, ranks_without_memory_in_common_are_refused_by_name);
     return check_run(s);
 }

@@ -63,6 +63,13 @@ static cudaError_t no_device() {
     return config.devices ? cudaSuccess : cudaErrorNoDevice;
 }
 
+/* A process has one device's memory and work, whichever that is. */
+static thread_local int current_device;
+
+static bool is_device(int n) {
+    return n >= 0 && n < config.devices;
+}
+
 static const size_t SMEM = 48 << 10, SMEM_OPTIN = 227 << 10;
 
 static int attribute(cudaDeviceAttr a, bool *known) {
@@ -178,12 +185,13 @@ cudaError_t cudaGetDeviceCount(int *n) {
 cudaError_t cudaSetDevice(int device) {
     CUSHIM_API;
     if (cudaError_t e = no_device()) return result(e);
-    return result(device >= 0 && device < config.devices ? cudaSuccess
-                                                         : cudaErrorInvalidDevice);
+    if (!is_device(device)) return result(cudaErrorInvalidDevice);
+    current_device = device;
+    return result(cudaSuccess);
 }
 cudaError_t cudaGetDevice(int *device) {
     CUSHIM_API;
-    *device = 0;
+    *device = current_device;
     return result(no_device());
 }
 cudaError_t cudaSetDeviceFlags(unsigned) {
@@ -208,7 +216,7 @@ cudaError_t cudaRuntimeGetVersion(int *v) {
 cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr a, int device) {
     CUSHIM_API;
     if (cudaError_t e = no_device()) return result(e);
-    if (device != 0) return result(cudaErrorInvalidDevice);
+    if (!is_device(device)) return result(cudaErrorInvalidDevice);
     bool known;
     *value = attribute(a, &known);
     if (!known) fprintf(stderr, "cushim: device attribute %d is not in device.cpp\n", (int)a);
@@ -218,7 +226,7 @@ cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr a, int device) {
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int device) {
     CUSHIM_API;
     if (cudaError_t e = no_device()) return result(e);
-    if (device != 0) return result(cudaErrorInvalidDevice);
+    if (!is_device(device)) return result(cudaErrorInvalidDevice);
     memset(p, 0, sizeof *p);
     snprintf(p->name, sizeof p->name, "cushim");
     bool known;
@@ -248,8 +256,8 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int device) {
 
 cudaError_t cudaDeviceGetPCIBusId(char *id, int size, int device) {
     CUSHIM_API;
-    if (device != 0 || size < 13) return result(cudaErrorInvalidValue);
-    snprintf(id, (size_t)size, "0000:00:00.0");
+    if (!is_device(device) || size < 13) return result(cudaErrorInvalidValue);
+    snprintf(id, (size_t)size, "0000:%02x:00.0", device);
     return result(no_device());
 }
 cudaError_t cudaDeviceGetStreamPriorityRange(int *least, int *greatest) {

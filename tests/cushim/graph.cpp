@@ -38,21 +38,36 @@ size_t choose(const std::vector<size_t> &ready) {
     return config.order == 2 ? ready.size() - 1 : 0;
 }
 
-void run_graph(const std::vector<node> &nodes) {
+/* Of one launch, whose nodes may wait for another process. */
+struct progress {
+    bool begun, again; /* again: the node at ready[at] has to run once more */
+    size_t at;
+    std::vector<size_t> missing, ready;
+};
+
+void begin(const std::vector<node> &nodes, progress &p) {
     counts.graph_launches++;
-    std::vector<size_t> missing(nodes.size()), ready;
+    p.missing.resize(nodes.size());
     for (size_t i = 0; i < nodes.size(); i++) {
-        missing[i] = nodes[i].after.size();
-        if (!missing[i]) ready.push_back(i);
+        p.missing[i] = nodes[i].after.size();
+        if (!p.missing[i]) p.ready.push_back(i);
     }
-    while (!ready.empty() && !faulted()) {
-        size_t at = choose(ready), done = ready[at];
-        ready.erase(ready.begin() + (ptrdiff_t)at);
+    p.begun = true;
+}
+
+void run_graph(const std::vector<node> &nodes, progress &p) {
+    if (!p.begun) begin(nodes, p);
+    while (!p.ready.empty() && !faulted()) {
+        if (!p.again) p.at = choose(p.ready);
+        const size_t done = p.ready[p.at];
         nodes[done].run();
+        p.again = waits;
+        if (waits) return;
+        p.ready.erase(p.ready.begin() + (ptrdiff_t)p.at);
         advance_clock(100);
         for (size_t i = done + 1; i < nodes.size(); i++)
             for (size_t a : nodes[i].after)
-                if (a == done && --missing[i] == 0) ready.push_back(i);
+                if (a == done && --p.missing[i] == 0) p.ready.push_back(i);
     }
 }
 
@@ -107,7 +122,8 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t g, cudaStream_t s) {
     CUSHIM_API;
     if (!g) return result(cudaErrorInvalidValue);
     auto nodes = g->nodes;
-    return enqueue(s, [=] { run_graph(*nodes); });
+    auto of_launch = std::make_shared<progress>();
+    return enqueue(s, [=] { run_graph(*nodes, *of_launch); });
 }
 
 cudaError_t cudaGraphGetNodes(cudaGraph_t g, cudaGraphNode_t *nodes, size_t *n) {

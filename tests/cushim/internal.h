@@ -90,6 +90,8 @@ void map_nan(char *at, size_t bytes); /* fresh memory, all 0xff */
 bool guarded();                       /* the host must not touch device memory now */
 
 /* stream.cpp */
+/* Set by work that waits for another process: it stays in front of its stream, and runs again. */
+extern bool waits;
 /* Queues work on a stream, or adds it to the stream's capture. */
 cudaError_t enqueue(cudaStream_t stream, work run);
 /* Calls that a capture forbids: spoils the captures under way and returns the error. */

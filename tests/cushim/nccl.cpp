@@ -1,16 +1,15 @@
-/* A stand-in for NCCL: ranks are processes that map one file of /dev/shm, which has no name once all are there.
- * Each call runs when the stream comes to it. Ranks then compare kind, count, type and root; one that differs, or that
- * is gone, is a fault of all. A rank is there while its counter moves, however slow it computes. */
+/* A stand-in for NCCL: ranks are processes that map memory of rank 0's, each with a device of its own. A call runs as far as it can when the stream comes to it: where another rank is missing it waits, and the host
+ * does not. As with NCCL, nothing ends that wait but the rank that comes, or ncclCommAbort. Ranks compare kind,
+ * count, type and root; one that differs is a fault of all. */
 #include <atomic>
 #include <errno.h>
 #include <fcntl.h>
+#include <memory>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <thread>
-#include <time.h>
 #include <unistd.h>
 
 #include "cushim.h"
@@ -19,34 +18,48 @@
 
 namespace {
 
-enum { MAX_RANKS = 16, AREA = 64 << 10, SLICE_US = 200, BEAT_US = 20000 };
+enum {
+    MAX_RANKS = 16,
+    AREA = 64 << 10,
+    PAUSE_US = 200,
+    INVALID_ARGUMENT = 4,
+    INVALID_USAGE = 5
+};
 
 struct call {
     uint32_t kind, type, root, number; /* kind 1: broadcast, 2: sum */
     uint64_t n;
 };
-struct member {
-    alignas(64) std::atomic<uint32_t> met, beat, here;
+/* What a rank brings to a meeting: its call, and a part of what that sends. */
+struct brought {
     call now;
     unsigned char area[AREA];
 };
+/* A rank comes to a meeting when all have come to the one before, so that all have read what it brought to the
+ * one before that: two places are enough. */
+struct member {
+    alignas(64) std::atomic<uint32_t> met, here;
+    int device;
+    brought at[2];
+};
 struct shared {
-    std::atomic<uint32_t> broken;
+    std::atomic<uint32_t> broken; /* 1: why is written; 2: it is being written */
+    char why[300];                /* as the first rank that gave up says */
     member rank[MAX_RANKS];
 };
 
-long wait_ms() {
-    const char *v = getenv("CUSHIM_NCCL_WAIT_MS");
-    return v ? atol(v) : 4000;
-}
+/* Of one rank; calls that are queued keep it. */
+struct endpoint {
+    shared *memory;
+    uint32_t rank, n, met, number;
+    bool aborted;
+    ~endpoint() { munmap(memory, sizeof *memory); }
+};
 
 } // namespace
 
 struct ncclComm {
-    shared *memory;
-    uint32_t rank, n, met, number;
-    std::atomic<bool> ends;
-    std::thread beats;
+    std::shared_ptr<endpoint> end;
 };
 
 namespace {
@@ -55,41 +68,38 @@ struct unique_id {
     char internal[128];
 };
 
-bool give_up(ncclComm *c, const char *fmt, ...) {
+bool give_up(endpoint *c, const char *fmt, ...) {
     char text[300];
     va_list ap;
     va_start(ap, fmt);
     const int n = snprintf(text, sizeof text, "NCCL, rank %u, call %u: ", c->rank, c->number);
     vsnprintf(text + n, sizeof text - (size_t)n, fmt, ap);
     va_end(ap);
-    if (!c->memory->broken.exchange(1)) fprintf(stderr, "cushim: %s\n", text);
+    uint32_t none = 0;
+    if (c->memory->broken.compare_exchange_strong(none, 2)) {
+        memcpy(c->memory->why, text, sizeof text);
+        c->memory->broken = 1;
+    }
     cushim::set_fault(text);
     return false;
 }
 
-/* Until all ranks have come as often. */
-bool meet(ncclComm *c) {
-    const uint32_t own = ++c->met;
-    c->memory->rank[c->rank].met.store(own);
-    for (uint32_t i = 0; i < c->n; i++) {
-        member *m = &c->memory->rank[i];
-        uint32_t seen = m->beat.load();
-        for (long us = 0; (int32_t)(m->met.load() - own) < 0; us += SLICE_US) {
-            if (c->memory->broken.load()) return give_up(c, "another rank has given up");
-            if (us > wait_ms() * 1000) return give_up(c, "rank %u does not answer", i);
-            usleep(SLICE_US);
-            const uint32_t now = m->beat.load();
-            if (now != seen) us = 0, seen = now;
-        }
-    }
+/* Whether all ranks have come as often as this one. */
+bool all_are_here(const endpoint *c) {
+    for (uint32_t i = 0; i < c->n; i++)
+        if ((int32_t)(c->memory->rank[i].met.load() - c->met) < 0) return false;
     return true;
 }
 
-/* The one that differs from this rank's. */
-bool agree(ncclComm *c) {
-    const call *own = &c->memory->rank[c->rank].now;
+const brought *brought_by(const endpoint *c, uint32_t rank) {
+    return &c->memory->rank[rank].at[c->met % 2];
+}
+
+/* False: a rank's call differs from this one's. */
+bool agree(endpoint *c) {
+    const call *own = &brought_by(c, c->rank)->now;
     for (uint32_t i = 0; i < c->n; i++) {
-        const call *x = &c->memory->rank[i].now;
+        const call *x = &brought_by(c, i)->now;
         if (memcmp(x, own, sizeof *x) == 0) continue;
         return give_up(
             c,
@@ -101,53 +111,91 @@ bool agree(ncclComm *c) {
     return true;
 }
 
-void move(ncclComm *c, const call &x, const char *from, char *to, uint64_t n, uint64_t at) {
+void move(const endpoint *c, const call &x, char *to, uint64_t n) {
     if (x.kind == 1) {
-        memcpy(to + at, c->memory->rank[x.root].area, n);
+        memcpy(to, brought_by(c, x.root)->area, n);
         return;
     }
     for (uint64_t i = 0; i < n; i += 4) {
         uint32_t sum = 0, word;
         for (uint32_t r = 0; r < c->n; r++)
-            memcpy(&word, c->memory->rank[r].area + i, 4), sum += word;
-        memcpy(to + at + i, &sum, 4);
+            memcpy(&word, brought_by(c, r)->area + i, 4), sum += word;
+        memcpy(to + i, &sum, 4);
     }
-    (void)from;
 }
 
-void run(ncclComm *c, call x, const char *from, char *to) {
-    member *own = &c->memory->rank[c->rank];
+/* How far a call has come. */
+struct progress {
+    bool begun, came;
+    uint64_t done; /* bytes */
+};
+
+void begin(endpoint *c, progress *p) {
+    if (p->begun) return;
     cushim::early_settle();
     cushim::n_written++;
-    x.number = ++c->number;
-    own->now = x;
-    if (!meet(c) || !agree(c)) return;
-    const uint64_t bytes = x.n * (x.type == 3 ? 4 : 1);
-    const bool gives = x.kind == 2 || x.root == c->rank;
-    for (uint64_t at = 0; at < bytes; at += AREA) {
-        const uint64_t n = bytes - at < AREA ? bytes - at : (uint64_t)AREA;
-        if (gives) memcpy(own->area, from + at, n);
-        if (!meet(c)) return;
-        move(c, x, from, to, n, at);
-        if (!meet(c)) return;
-    }
-    meet(c); /* nobody's next call stands where another compares this one */
+    c->number++;
+    p->begun = true;
 }
 
-int put(ncclComm *c, call x, const void *from, void *to, cudaStream_t s) {
-    const uint64_t bytes = x.n * (x.type == 3 ? 4 : 1);
-    if (!c || (x.type != 1 && x.type != 3) || x.root >= c->n) return 4;
+/* To the next meeting, with n bytes. */
+void come(endpoint *c, call x, const char *from, uint64_t n) {
+    member *own = &c->memory->rank[c->rank];
+    brought *b = &own->at[++c->met % 2];
+    x.number = c->number;
+    b->now = x;
+    if (x.kind == 2 || x.root == c->rank) memcpy(b->area, from, n);
+    own->met.store(c->met);
+}
+
+uint64_t bytes_of(const call &x) {
+    return x.n * (x.type == 3 ? 4 : 1);
+}
+
+/* True: the call is over. False: another rank is missing. */
+bool advance(endpoint *c, const call &x, progress *p, const char *from, char *to) {
+    const uint64_t bytes = bytes_of(x);
+    begin(c, p);
+    for (;;) {
+        const uint64_t left = bytes - p->done, n = left < AREA ? left : (uint64_t)AREA;
+        if (c->aborted) return true;
+        if (c->memory->broken == 1) return give_up(c, "another says %s", c->memory->why), true;
+        if (!p->came) come(c, x, from + p->done, n);
+        p->came = true;
+        if (!all_are_here(c)) return false;
+        if (!agree(c)) return true;
+        move(c, x, to + p->done, n);
+        p->came = false;
+        p->done += n;
+        if (p->done == bytes) return true;
+    }
+}
+
+int put(ncclComm *comm, call x, const void *from, void *to, cudaStream_t s) {
+    const uint64_t bytes = bytes_of(x);
+    if (!comm || (x.type != 1 && x.type != 3) || x.root >= comm->end->n)
+        return INVALID_ARGUMENT;
     if (cushim::place_of(to, bytes) != cushim::place::device ||
         cushim::place_of(from, bytes) != cushim::place::device)
-        return 4;
-    return cushim::enqueue(s, [=] { run(c, x, (const char *)from, (char *)to); }) ? 1 : 0;
+        return INVALID_ARGUMENT;
+    auto c = comm->end;
+    auto p = std::make_shared<progress>(); /* of a graph: of its launch under way */
+    auto run = [=] {
+        if (!advance(c.get(), x, p.get(), (const char *)from, (char *)to))
+            cushim::waits = true;
+        else
+            *p = {};
+    };
+    return cushim::enqueue(s, run) ? 1 : 0;
 }
 
-void stop(ncclComm *c) {
-    c->ends = true;
-    c->beats.join();
-    munmap(c->memory, sizeof *c->memory);
-    delete c;
+int given = -1; /* the memory, until all have it */
+
+bool is_alone_on_its_device(const endpoint *c) {
+    for (uint32_t i = 0; i < c->n; i++)
+        if (i != c->rank && c->memory->rank[i].device == c->memory->rank[c->rank].device)
+            return false;
+    return true;
 }
 
 } // namespace
@@ -155,51 +203,44 @@ void stop(ncclComm *c) {
 extern "C" {
 
 int ncclGetUniqueId(unique_id *id) {
-    static uint32_t n;
-    snprintf(id->internal, sizeof id->internal, "/dev/shm/vramd-cushim-nccl-%d-%u", getpid(),
-             n++);
-    const int fd = open(id->internal, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    const bool ok = fd >= 0 && ftruncate(fd, sizeof(shared)) == 0;
-    if (fd >= 0) close(fd);
-    return ok ? 0 : 2;
+    given = memfd_create("cushim-nccl", MFD_CLOEXEC);
+    snprintf(id->internal, sizeof id->internal, "/proc/%d/fd/%d", getpid(), given);
+    return given >= 0 && ftruncate(given, sizeof(shared)) == 0 ? 0 : 2;
 }
 
 int ncclCommInitRank(ncclComm **out, int n, unique_id id, int rank) {
     CUSHIM_API;
     id.internal[sizeof id.internal - 1] = '\0';
     const int fd = open(id.internal, O_RDWR | O_CLOEXEC);
-    if (fd < 0 || n < 1 || n > MAX_RANKS || rank < 0 || rank >= n) return 4;
+    if (fd < 0 || n < 1 || n > MAX_RANKS || rank < 0 || rank >= n) return INVALID_ARGUMENT;
     void *p = mmap(NULL, sizeof(shared), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     close(fd);
     if (p == MAP_FAILED) return 2;
-    ncclComm *c = new ncclComm{};
-    c->memory = (shared *)p, c->rank = (uint32_t)rank, c->n = (uint32_t)n;
-    c->beats = std::thread([c] {
-        while (!c->ends) {
-            c->memory->rank[c->rank].beat++;
-            usleep(BEAT_US);
-        }
-    });
+    auto c = std::shared_ptr<endpoint>(
+        new endpoint{(shared *)p, (uint32_t)rank, (uint32_t)n, 0, 0, false});
+    cudaGetDevice(&c->memory->rank[rank].device);
     /* Others may be loading yet: all must be here first. */
     c->memory->rank[rank].here = 1;
     for (int i = 0; i < n; i++)
-        while (!c->memory->rank[i].here && !c->memory->broken) usleep(SLICE_US);
-    if (rank == 0) unlink(id.internal);
-    *out = c;
+        while (!c->memory->rank[i].here) usleep(PAUSE_US);
+    if (rank == 0) close(given);
+    if (!is_alone_on_its_device(c.get())) return INVALID_USAGE;
+    *out = new ncclComm{c};
     return 0;
 }
 
 int ncclCommDestroy(ncclComm *c) {
-    stop(c);
+    delete c;
     return 0;
 }
 int ncclCommAbort(ncclComm *c) {
-    c->memory->broken = 1;
-    stop(c);
+    CUSHIM_API;
+    c->end->aborted = true;
+    delete c;
     return 0;
 }
 int ncclCommGetAsyncError(ncclComm *c, int *out) {
-    *out = c->memory->broken ? 6 : 0;
+    *out = c->end->memory->broken ? 6 : 0;
     return 0;
 }
 int ncclGroupStart(void) {
@@ -217,7 +258,8 @@ int ncclBroadcast(const void *from, void *to, size_t n, int type, int root, nccl
 int ncclAllReduce(const void *from, void *to, size_t n, int type, int op, ncclComm *c,
                   cudaStream_t s) {
     CUSHIM_API;
-    return op == 0 && type == 3 ? put(c, {2, (uint32_t)type, 0, 0, n}, from, to, s) : 4;
+    return op == 0 && type == 3 ? put(c, {2, (uint32_t)type, 0, 0, n}, from, to, s)
+                                : INVALID_ARGUMENT;
 }
 
 } // extern "C"

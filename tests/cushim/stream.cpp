@@ -3,13 +3,19 @@
  * an event between them run in an order nobody promised. */
 #include "stream.h"
 
+#include <unistd.h>
 #include <algorithm>
 
 #include "cushim.h"
 #include "early.h"
 
 namespace cushim {
+
+bool waits;
+
 namespace {
+
+enum { PAUSE_US = 100 };
 
 CUstream_st *make_stream(bool blocking) {
     CUstream_st *s = new CUstream_st{};
@@ -34,17 +40,33 @@ moment now_of(CUstream_st *s) {
     return {s->line, s->line->queued};
 }
 
-void run_next(CUstream_st *s) {
+/* False: it waits for another process. */
+bool run_next(CUstream_st *s) {
+    const std::vector<moment> after = s->queue.front().after;
+    for (const moment &m : after) reach(m);
     operation op = std::move(s->queue.front());
-    s->queue.pop_front();
-    for (const moment &m : op.after) reach(m);
+    waits = false;
     if (!faulted()) {
         device_access open;
         op.run();
     }
+    if (waits) {
+        s->queue.front() = std::move(op);
+        return false;
+    }
+    s->queue.pop_front();
     clock_ns += 1000;
     counts.pending--;
     s->line->done++;
+    return true;
+}
+
+/* The same for a caller that goes on asking; other threads may call meanwhile. */
+void run_or_pause(CUstream_st *s) {
+    if (run_next(s)) return;
+    mutex.unlock();
+    usleep(PAUSE_US);
+    mutex.lock();
 }
 
 CUstream_st *some_stream_with_work() {
@@ -57,13 +79,16 @@ CUstream_st *some_stream_with_work() {
 }
 
 void run_some() { /* after each call that queues */
-    if (config.order == 1) finish_all();
-    if (config.order > 2)
-        while (roll(4) == 0) {
-            CUstream_st *s = some_stream_with_work();
-            if (!s) break;
-            run_next(s);
+    CUstream_st *s;
+    if (config.order == 1) {
+        device_access open;
+        while ((s = some_stream_with_work()) && run_next(s)) {
         }
+        early_settle();
+    }
+    if (config.order > 2)
+        while (roll(4) == 0)
+            if (!(s = some_stream_with_work()) || !run_next(s)) break;
 }
 
 } // namespace
@@ -88,11 +113,11 @@ CUstream_st *known_stream(cudaStream_t s) {
 
 void reach(const moment &m) {
     device_access open;
-    while (!m.passed()) run_next(m.line->stream);
+    while (!m.passed()) run_or_pause(m.line->stream);
 }
 
 bool step_towards(const moment &m) {
-    if (!m.passed()) run_next(m.line->stream);
+    if (!m.passed()) run_or_pause(m.line->stream);
     return m.passed();
 }
 
@@ -104,7 +129,7 @@ cudaError_t finish(CUstream_st *s) {
 
 void finish_all() {
     device_access open;
-    while (CUstream_st *s = some_stream_with_work()) run_next(s);
+    while (CUstream_st *s = some_stream_with_work()) run_or_pause(s);
     early_settle();
 }
 

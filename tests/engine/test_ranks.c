@@ -516,6 +516,32 @@ START_TEST(a_slow_stage_is_waited_for) {
 }
 END_TEST
 
+/* A rank that waits for its device, and looks. */
+START_TEST(a_look_gives_up_who_does_nothing) {
+    group g, other;
+    uint64_t n;
+    err e;
+    void *memory = small_group(&g, 1, &n);
+    ck_assert_int_eq(group_join(&other, memory, n, 1, "1.0", &e), OK);
+    ck_assert(group_look(&g, true));
+    for (int i = 0; i < 50; i++) { /* of five deadlines: it is at work before each look */
+        usleep(10000);
+        group_beat(&other);
+        ck_assert(group_look(&g, false));
+    }
+    g.deadline_ms =
+        400; /* time in which the one that looks was stopped counts half of it at most */
+    ck_assert(group_look(&g, true));
+    usleep(800000);
+    ck_assert(group_look(&g, false));
+    while (group_look(&g, false)) usleep(1000);
+    ck_assert_int_eq(group_error(&g, &e), ERR_DEVICE);
+    ck_assert_str_eq(e.text, "rank 1 of 2 did not answer within 400 ms");
+    ck_assert(!group_look(&other, true));
+    free(memory);
+}
+END_TEST
+
 /* A step that is cut short, or is none, ends the group at once and is not computed. */
 START_TEST(a_step_that_is_not_right_breaks_the_group) {
     engine_options o = rig_options();
@@ -703,6 +729,7 @@ int main(void) {
     TCase *w = check_case(s, "waits");
     tcase_add_loop_test(w, a_wait_has_a_deadline, 0, 2);
     tcase_add_test(w, a_slow_stage_is_waited_for);
+    tcase_add_test(w, a_look_gives_up_who_does_nothing);
     tcase_add_loop_test(w, a_step_that_is_not_right_breaks_the_group, 0, 3);
     tcase_add_test(w, another_version_does_not_join);
     tcase_add_test(w, a_silent_rank_is_missed);
