@@ -32,7 +32,9 @@ void memory_view_read(const app *a, memory_view *v) {
     v->pool_used = pool_used(p->pool);
     v->pool_peak = pool_peak(p->pool);
     v->n_sequences = p->ops->sequences(p, v->sequence, MEMORY_MAX_SEQUENCES);
-    v->n_ranks = p->ops->ranks ? p->ops->ranks(p, v->rank, MEMORY_MAX_RANKS) : 0;
+    v->first_device = -1;
+    v->n_ranks =
+        p->ops->ranks ? p->ops->ranks(p, v->rank, MEMORY_MAX_RANKS, &v->first_device) : 0;
     if (v->n_ranks < 2) v->n_ranks = 0;
     read_models(a, v);
 }
@@ -256,6 +258,16 @@ static void write_sequences(json_diff *o, const memory_view *v) {
     json_diff_close_list(o, list);
 }
 
+static void write_rank_device(json_diff *o, const memory_view *v, uint32_t rank) {
+    const ledger_view *l = &v->rank[v->n_ranks + rank];
+    char name[24];
+    snprintf(name, sizeof name, "cuda:%u", (uint32_t)v->first_device + rank);
+    const size_t at = json_diff_open(o, "device");
+    json_diff_str(o, "name", name, name);
+    write_ledger(o, l, l);
+    json_diff_close(o, at);
+}
+
 /* Each process that shares the model; the rest is of the first. */
 static void write_ranks(json_diff *o, const memory_view *v) {
     if (!v->n_ranks) return;
@@ -263,6 +275,7 @@ static void write_ranks(json_diff *o, const memory_view *v) {
     for (uint32_t i = 0; i < v->n_ranks; i++) {
         const size_t at = json_diff_open(o, NULL);
         write_ledger(o, &v->rank[i], &v->rank[i]);
+        if (v->first_device >= 0) write_rank_device(o, v, i);
         json_diff_close(o, at);
     }
     json_diff_close_list(o, list);

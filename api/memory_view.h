@@ -40,8 +40,9 @@ typedef struct memory_view {
     seq_view sequence[MEMORY_MAX_SEQUENCES];
     uint32_t n_models;
     memory_model model[MEMORY_MAX_MODELS];
-    uint32_t n_ranks; /* 0: one process has the model */
-    ledger_view rank[MEMORY_MAX_RANKS];
+    uint32_t n_ranks;                   /* 0: one process has the model */
+    int32_t first_device;               /* of ranks; -1: they have none */
+    ledger_view rank[MEMORY_MAX_RANKS]; /* then those of their devices */
 } memory_view;
 
 /* With the app's latest sample. */

@@ -350,7 +350,8 @@ static void read_ledgers(const port *p, ledgers *l) {
     if (p->device_ledger) ledger_read(p->device_ledger, &l->v[1]);
 }
 
-static void class_samples(out *o, const char *name, const char *device, const ledger_view *v,
+/* labels: device="cpu" */
+static void class_samples(out *o, const char *name, const char *labels, const ledger_view *v,
                           size_t at) {
     char label[128];
     for (int i = 0; i < MEM_N_CLASSES; i++) {
@@ -358,15 +359,18 @@ static void class_samples(out *o, const char *name, const char *device, const le
         if (!c->plan_bytes && !c->peak_bytes) continue;
         uint64_t bytes;
         memcpy(&bytes, (const char *)c + at, sizeof bytes);
-        snprintf(label, sizeof label, ",class=\"%s\",device=\"%s\"",
-                 mem_class_name((mem_class)i), device);
+        snprintf(label, sizeof label, ",class=\"%s\",%s", mem_class_name((mem_class)i), labels);
         sample(o, name, label, (double)bytes);
     }
 }
 
 static void by_class(out *o, const char *name, const char *help, const ledgers *l, size_t at) {
+    char labels[48];
     head(o, name, "gauge", help);
-    for (int i = 0; i < l->n; i++) class_samples(o, name, l->place[i], &l->v[i], at);
+    for (int i = 0; i < l->n; i++) {
+        snprintf(labels, sizeof labels, "device=\"%s\"", l->place[i]);
+        class_samples(o, name, labels, &l->v[i], at);
+    }
 }
 
 static void by_place(out *o, const char *name, const char *help, const ledgers *l,
@@ -379,32 +383,38 @@ static void by_place(out *o, const char *name, const char *help, const ledgers *
     }
 }
 
-static void rank_samples(out *o, const char *name, const char *help, const ledger_view *v,
-                         uint32_t n, size_t at) {
-    char label[128];
+/* The ledgers of ranks, as port_ops.ranks has them. */
+typedef struct rank_ledgers {
+    ledger_view v[64];
+    uint32_t n;
+    int32_t first_device;
+} rank_ledgers;
+
+static void rank_samples(out *o, const char *name, const char *help, const rank_ledgers *l,
+                         size_t at) {
+    char labels[48];
     head(o, name, "gauge", help);
-    for (uint32_t r = 0; r < n; r++)
-        for (int i = 0; i < MEM_N_CLASSES; i++) {
-            const ledger_class *c = &v[r].cls[i];
-            uint64_t bytes;
-            if (!c->plan_bytes && !c->peak_bytes) continue;
-            memcpy(&bytes, (const char *)c + at, sizeof bytes);
-            snprintf(label, sizeof label, ",class=\"%s\",rank=\"%u\"",
-                     mem_class_name((mem_class)i), r);
-            sample(o, name, label, (double)bytes);
-        }
+    for (uint32_t i = 0; i < l->n; i++) {
+        snprintf(labels, sizeof labels, "device=\"cpu\",rank=\"%u\"", i);
+        class_samples(o, name, labels, &l->v[i], at);
+        if (l->first_device < 0) continue;
+        snprintf(labels, sizeof labels, "device=\"cuda:%u\",rank=\"%u\"",
+                 (uint32_t)l->first_device + i, i);
+        class_samples(o, name, labels, &l->v[l->n + i], at);
+    }
 }
 
 /* Of several processes that share the model; the metrics without a rank are of the first. */
 static void write_ranks(out *o, port *p) {
-    enum { MOST = 64 };
-    ledger_view v[MOST];
-    const uint32_t n = p->ops->ranks ? p->ops->ranks(p, v, MOST) : 0;
-    if (n < 2) return;
-    gauge(o, "vramd_ranks", "Processes that share the model.", n);
-    rank_samples(o, "vramd_rank_memory_bytes", "Bytes that a rank holds, by class.", v, n,
-                 offsetof(ledger_class, ledger_bytes));
-    rank_samples(o, "vramd_rank_memory_plan_bytes", "Bytes planned of a rank, by class.", v, n,
+    rank_ledgers l;
+    l.n = 0, l.first_device = -1;
+    if (p->ops->ranks) l.n = p->ops->ranks(p, l.v, sizeof l.v / sizeof *l.v, &l.first_device);
+    if (l.n < 2) return;
+    gauge(o, "vramd_ranks", "Processes that share the model.", l.n);
+    rank_samples(o, "vramd_rank_memory_bytes", "Bytes that a rank holds, by class and place.",
+                 &l, offsetof(ledger_class, ledger_bytes));
+    rank_samples(o, "vramd_rank_memory_plan_bytes",
+                 "Bytes planned of a rank, by class and place.", &l,
                  offsetof(ledger_class, plan_bytes));
 }
 

@@ -261,8 +261,9 @@ typedef struct port_ops {
     /* What the device's driver says; false before loading, or without a device. Any thread. */
     bool (*device_memory)(port *, device_memory *out);
     /* What each of several ranks holds, of max at most; how many there are, 0: the ledger is all. NULL: it is.
+     * first_device >= 0: they have devices, from that number on, whose ledgers follow those of the host's memory.
      * Any thread. */
-    uint32_t (*ranks)(port *, ledger_view *out, uint32_t max);
+    uint32_t (*ranks)(port *, ledger_view *out, uint32_t max, int32_t *first_device);
     /* Another budget, while requests go on. done NULL: no request waits. Errors, after which all is as
      * before and done is not called: ERR_UNSUPPORTED (the engine cannot), ERR_INVALID (more than
      * most_bytes), ERR_BUDGET (less than smallest_bytes), ERR_BUSY (another caller waits),

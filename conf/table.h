@@ -181,7 +181,7 @@
     X("engine", ENUM, backend, 0, 0, 0, "",                                                   \
       "engine", "auto|cpu|cuda", "")                                                          \
     X("engine", U32, cuda_device, 0, 0, 63, "",                                               \
-      "number of the CUDA device, as the driver counts them", "", "")                                 \
+      "number of the CUDA device, of rank 0 where there are several ranks, as the driver counts them", "", "")                                 \
     X("engine", STR, cuda_plugin, "", 0, 255, "",                                             \
       "path of the CUDA engine; default: vramd-cuda.so beside the binary, or where packages " \
       "put it", "", "")                                                                       \
@@ -196,7 +196,7 @@
     X("engine", U32, threads, 0, 0, 256, "",                                                  \
       "worker threads; 0: one per core", "", "t")                                             \
     X("engine", U32, tensor_parallel_size, 1, 1, 64, "",                                      \
-      "CPU: processes that divide each matrix among them; the same bits (docs/parallel.md)", "", "tp") \
+      "processes that divide each matrix among them, with CUDA each on a device of its own; the same bits (docs/parallel.md)", "", "tp") \
     X("engine", U32, pipeline_parallel_size, 1, 1, 64, "",                                    \
       "CPU: stages, processes that have some layers each; the same bits (docs/parallel.md)", "", "pp") \
     X("engine", ENUM, distributed_executor_backend, 0, 0, 0, "",                              \

@@ -52,7 +52,7 @@ static status join(joined *r, uint32_t rank, err *e) {
     status s = group_join(&r->group, memory, (uint64_t)st.st_size, rank, VRAMD_VERSION, e);
     if (s != OK) return s;
     r->m.group = &r->group;
-    r->m.note = (const rank_note *)(void *)(r->group.base + r->group.at.note);
+    r->m.note = (rank_note *)(void *)(r->group.base + r->group.at.note);
     r->group.alive = rank_0_lives;
     r->group.arg = r;
     return watch_rank_0(r, e);

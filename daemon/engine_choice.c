@@ -64,7 +64,7 @@ static status check_pressure(const options *o, err *e) {
 static status choose_device(machine *m, const memory_room *room, const machine_wish *w,
                             err *e) {
     memory_room host = memory_room_host();
-    m->backend = &backend_cuda;
+    m->backend = rank_plan_count(&m->opt) > 1 ? &backend_cuda_ranks : &backend_cuda;
     m->on_device = true;
     m->device_room = *room;
     status s = check_pressure(&m->opt, e);
@@ -107,12 +107,49 @@ static status choose_found(machine *m, const cuda_device *d, const machine_wish 
     return choose_device(m, &room, w, e);
 }
 
+static status too_few(const options *o, uint32_t n_devices, err *e) {
+    const bool tensor = o->tensor_parallel_size > 1;
+    const uint32_t from = o->cuda_device, n = rank_plan_count(o);
+    err_set(e, ERR_DEVICE,
+            "%u ranks take the devices %u to %u, one each, but the driver shows %u devices", n,
+            from, from + n - 1, n_devices);
+    err_hint(e,
+             "see nvidia-smi and CUDA_VISIBLE_DEVICES; have at most %u, or use backend = cpu",
+             n_devices - from);
+    return err_field(e, tensor ? "tensor_parallel_size" : "pipeline_parallel_size");
+}
+
+/* Those of all ranks, from cuda_device on, as one: the least memory and the most multiprocessors. */
+static status find_devices(machine *m, cuda_device *out, err *e) {
+    const uint32_t n = rank_plan_count(&m->opt), from = m->opt.cuda_device;
+    engine_options o = m->engine_opt;
+    cuda_device d;
+    status s = cuda_backend_available(&m->engine_opt, out, e);
+    if (s == OK && out->n_devices - from < n) return too_few(&m->opt, out->n_devices, e);
+    for (o.device = from + 1; o.device < from + n && s == OK; o.device++) {
+        s = cuda_backend_available(&o, &d, e);
+        if (s != OK) break;
+        if (d.total_bytes < out->total_bytes) out->total_bytes = d.total_bytes;
+        if (d.free_bytes < out->free_bytes) out->free_bytes = d.free_bytes;
+        if (d.n_sms > out->n_sms) out->n_sms = d.n_sms;
+    }
+    return s;
+}
+
+static status no_messages(err *e) {
+    err_set(e, ERR_UNSUPPORTED, "ranks by MPI compute on the CPU");
+    err_hint(e, "use backend = cpu, or distributed_executor_backend = mp on one machine");
+    return err_field(e, "distributed_executor_backend");
+}
+
 status engine_choose(machine *m, const machine_wish *w, err *e) {
     cuda_device d;
     if (w->card) return choose_card(m, w, e);
     if (m->opt.backend == BACKEND_CPU) return choose_cpu(m, w, e);
+    if (m->engine_opt.by_messages)
+        return m->opt.backend == BACKEND_AUTO ? choose_cpu(m, w, e) : no_messages(e);
     m->engine_opt.device = m->opt.cuda_device;
-    status s = cuda_backend_available(&m->engine_opt, &d, e);
+    status s = find_devices(m, &d, e);
     if (s == OK) return choose_found(m, &d, w, e);
     if (m->opt.backend == BACKEND_CUDA) return s;
     /* No plugin is the ordinary CPU machine; one that cannot work is worth a line. */

@@ -377,7 +377,7 @@ void machine_shared_terms(terms *t) {
 static void list_rank_terms(const machine *m, terms *t) {
     runtime_terms(t, RUNTIME_BYTES, m->engine_opt.n_threads + 1);
     if (m->engine_opt.by_messages) launch_terms(t);
-    if (m->engine_opt.activations == ACTIVATION_BF16)
+    if (m->engine_opt.activations == ACTIVATION_BF16 && !m->on_device)
         terms_add(t, MEM_RUNTIME, TERM_CALIBRATED,
                   (uint64_t)m->engine_opt.n_threads * BF16_STACK_BYTES,
                   "weights in bf16 on %u stacks", m->engine_opt.n_threads);
@@ -415,9 +415,21 @@ static void list_terms(const machine *m, terms *t) {
     kv_tier_terms(m, t);
 }
 
+/* Of this process. */
 static const plan *host_plan(const machine *m) {
-    if (m->n_ranks > 1 && !m->on_device) return &m->ranks[m->rank].plan;
+    if (m->n_ranks > 1)
+        return m->on_device ? &m->ranks[m->rank].host_plan : &m->ranks[m->rank].plan;
     return m->on_device ? &m->host_plan : &m->plan;
+}
+
+static const plan *device_plan(const machine *m) {
+    return m->n_ranks > 1 ? &m->ranks[m->rank].plan : &m->plan;
+}
+
+/* Of ranks on devices: whether the engine runs the part of each, which it may refuse where it runs the
+ * whole. */
+static status check_parts(const machine *m, err *e) {
+    return m->on_device && rank_plan_count(&m->opt) > 1 ? rank_plan_runs(m, e) : OK;
 }
 
 /* What the engine will allocate. Where the choice of the engine is ours, one that cannot serve
@@ -434,6 +446,8 @@ static status engine_terms(machine *m, const machine_wish *w, terms *t, kv_reque
     }
     if (m->counted) return planned_model_terms(m, t, kv, NULL, e);
     status s = m->backend->terms(&m->model->program, &m->engine_opt, t, kv, e);
+    const bool planned = w->elsewhere && m->opt.backend != BACKEND_AUTO; /* then by estimates */
+    if (s == OK && !planned) s = check_parts(m, e);
     if (s == ERR_UNSUPPORTED && engine_fall_back(m, w, e)) {
         terms_clear(t);
         set_rows(m, w);
@@ -604,7 +618,7 @@ status machine_has_weights(const machine *m, err *e) {
 
 status machine_reserve(machine *m, err *e) {
     status s = ledger_open(&m->ledger, host_plan(m), e);
-    if (s == OK && m->on_device) s = ledger_open(&m->device_ledger, &m->plan, e);
+    if (s == OK && m->on_device) s = ledger_open(&m->device_ledger, device_plan(m), e);
     if (s != OK) return s;
     const terms *t = &host_plan(m)->terms;
     CHECK(ledger_reserve(m->ledger, MEM_RUNTIME, terms_sum(t, MEM_RUNTIME)));

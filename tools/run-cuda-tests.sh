@@ -53,7 +53,7 @@ benchmark() { # name, command: does it run and write JSON?
     pass=$((pass + 1)); echo "ok $name"
   else fail=$((fail + 1)); echo "FAILED $name"; tail -n 20 "$log/$name.log"; fi
 }
-daemon() { # tests/e2e/test_cuda_shim.py and test_device.py, and the benchmarks on tiny shapes
+daemon() { # tests/e2e/test_cuda_shim.py, test_cuda_ranks.py and test_device.py, and the benchmarks on tiny shapes
   local py p q rc
   make -s -j"$(nproc)" BUILD="$BUILD" all cuda-shim "$BUILD/shim/bench_cuda" "$BUILD/device/bench_cuda_engine" ||
     { echo "tests: the build failed"; exit 1; }
@@ -64,12 +64,12 @@ daemon() { # tests/e2e/test_cuda_shim.py and test_device.py, and the benchmarks 
     --type bf16 --kv int4 --batches 1,20 --context 90 --prefill 100 --steps 2 --reps 1
   py=$(tools/venv.sh) || { echo "tests: no Python environment"; exit 1; }
   BUILD="$BUILD" VRAMD_TEST_CUDA_PLUGIN=$(readlink -f "$BUILD/vramd-cuda-shim.so") VRAMD_TEST_MODEL=none \
-    "$py" -m pytest -q -p no:cacheprovider tests/e2e/test_{cuda_shim,device}.py > "$log/daemon.log" 2>&1; rc=$?
+    "$py" -m pytest -q -p no:cacheprovider tests/e2e/test_{cuda_shim,cuda_ranks,device}.py > "$log/daemon.log" 2>&1; rc=$?
   p=$(sed -nE 's/(^|.* )([0-9]+) passed.*/\2/p' "$log/daemon.log" | tail -n 1)
   q=$(sed -nE 's/(^|.* )([0-9]+) (failed|error).*/\2/p' "$log/daemon.log" | tail -n 1)
   [ $rc -eq 0 ] || q=${q:-1}
   pass=$((pass + ${p:-0})); fail=$((fail + ${q:-0}))
-  if [ $rc -eq 0 ]; then echo "ok tests/e2e/test_{cuda_shim,device}.py: $p"; else tail -n 60 "$log/daemon.log"; fi
+  if [ $rc -eq 0 ]; then echo "ok tests/e2e/test_{cuda_shim,cuda_ranks,device}.py: $p"; else tail -n 60 "$log/daemon.log"; fi
 }
 if [ ${#tests[@]} -gt 0 ]; then
   suite "$BUILD" "${ORDERS:-0 1 2 3}" order

@@ -156,7 +156,7 @@ size_t bridge_sequences(port *, seq_view *out, size_t cap);
 double bridge_retry_after(port *);
 const char *bridge_not_ready(port *);
 bool bridge_device_memory(port *, device_memory *);
-uint32_t bridge_ranks(port *, ledger_view *out, uint32_t max);
+uint32_t bridge_ranks(port *, ledger_view *out, uint32_t max, int32_t *first_device);
 bool bridge_picture(port *, kv_picture *);
 
 #endif

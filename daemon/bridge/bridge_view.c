@@ -152,9 +152,9 @@ const char *bridge_not_ready(port *p) {
     return b->n_live && last && clock_us() - last > STALL_US ? "stalled" : NULL;
 }
 
-uint32_t bridge_ranks(port *p, ledger_view *out, uint32_t max) {
+uint32_t bridge_ranks(port *p, ledger_view *out, uint32_t max, int32_t *first_device) {
     const bridge *b = (const bridge *)p;
-    return atomic_load(&b->load_state) == READY ? ranks_read(b->m, out, max) : 0;
+    return atomic_load(&b->load_state) == READY ? ranks_read(b->m, out, max, first_device) : 0;
 }
 
 bool bridge_device_memory(port *p, device_memory *out) {

@@ -99,6 +99,7 @@ static bool fits_with(const machine *m, const options *o, const machine_wish *w)
 static uint32_t devices_that_hold(const machine *m, const options *o, const machine_wish *w,
                                   options *out) {
     for (uint32_t n = 2; n <= SHARD_MAX_RANKS; n++) {
+        if (m->budget.bytes < m->weight_bytes / n) continue; /* not between them */
         *out = *o;
         out->tensor_parallel_size = n;
         out->pipeline_parallel_size = 1;
@@ -110,7 +111,6 @@ static uint32_t devices_that_hold(const machine *m, const options *o, const mach
     return 0;
 }
 
-/* Fewer than have the memory between them are of no use. */
 static void count_devices(plan_verdict *v, const machine *m, const plan_question *q) {
     options o;
     v->n_cards = devices_that_hold(m, q->opt, q->wish, &o);

@@ -6,6 +6,7 @@
 
 #include "base/check.h"
 #include "daemon/gpu_layers.h"
+#include "daemon/plan/rank_plan.h"
 
 /* Chosen among: */
 enum { MOST_SEQS_DEVICE = 256, MOST_SEQS_CPU = 64, LEAST_LEN = 512, LEN_STEP = 256 };
@@ -82,7 +83,7 @@ static void fill(plan_choice *c, const search *x, const machine *m, const option
                        .kv_bytes = terms_sum(&p->terms, MEM_KV),
                        .max_num_batched_tokens = m->opt.max_num_batched_tokens,
                        .tokens_per_sequence = tokens,
-                       .cpus = m->on_device ? 2 : m->opt.threads};
+                       .cpus = m->on_device ? 1 + plan_devices(m) : m->opt.threads};
     if (x->speed->bytes_per_s > 0) {
         c->speed_one = plan_tokens_per_s(m, x->speed, 1, tokens);
         c->speed_each = plan_tokens_per_s(m, x->speed, o->max_num_seqs, tokens);
@@ -250,7 +251,11 @@ void plan_choose(plan_choice *out, plan_goal goal, const machine *m, const plan_
                  : NULL);
 }
 
-uint64_t plan_limit_mib(const plan_choice *c, bool on_device) {
+uint64_t plan_limit_mib(const plan_choice *c, uint32_t n_devices) {
     const uint64_t bytes = c->host_bytes + c->host_bytes / 50 + (64 << 20);
-    return ceil_div(bytes, 1 << 20) + (on_device ? PLAN_DRIVER_MIB : 0);
+    return ceil_div(bytes, 1 << 20) + (uint64_t)n_devices * PLAN_DRIVER_MIB;
+}
+
+uint32_t plan_devices(const machine *m) {
+    return m->on_device ? rank_plan_count(&m->opt) : 0;
 }

@@ -42,10 +42,12 @@ void plan_choose(plan_choice *, plan_goal, const machine *m, const plan_question
                  const plan_bandwidth *);
 
 /* The limit on the host's memory that a choice runs under: 2 % and 64 MiB more for what the
- * kernel charges, and with a device PLAN_DRIVER_MIB, assumed, for what its driver and libraries
+ * kernel charges, and for each device PLAN_DRIVER_MIB, assumed, for what its driver and libraries
  * hold on the host. In whole MiB. */
 enum { PLAN_DRIVER_MIB = 1024 };
-uint64_t plan_limit_mib(const plan_choice *, bool on_device);
+uint64_t plan_limit_mib(const plan_choice *, uint32_t n_devices);
+/* One for each rank; 0: the CPU computes. */
+uint32_t plan_devices(const machine *);
 
 /* The three goals side by side, then what to paste for one: what differs from the usual options.
  * On stdout. */

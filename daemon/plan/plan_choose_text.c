@@ -92,12 +92,14 @@ static void print_notes(const plan_choice *all, const plan_bandwidth *b, bool by
     }
 }
 
-static void resources(const plan_choice *c, bool on_device, char *out, size_t cap) {
-    const unsigned long long mib = plan_limit_mib(c, on_device);
+static void resources(const plan_choice *c, uint32_t n_devices, char *out, size_t cap) {
+    const unsigned long long mib = plan_limit_mib(c, n_devices);
+    char gpus[40] = "";
+    if (n_devices) snprintf(gpus, sizeof gpus, ", nvidia.com/gpu: %u", n_devices);
     snprintf(out, cap,
              "resources: {requests: {cpu: \"%u\", memory: %lluMi}, limits: {memory: "
              "%lluMi%s}}",
-             c->cpus, mib, mib, on_device ? ", nvidia.com/gpu: 1" : "");
+             c->cpus, mib, mib, gpus);
 }
 
 static void print_paste(const plan_choice *c, plan_goal g, const machine *m,
@@ -108,9 +110,9 @@ static void print_paste(const plan_choice *c, plan_goal g, const machine *m,
         if (i != (int)g) printf("%s %s", n++ ? " |" : "", plan_goal_name((plan_goal)i));
     puts(" prints the others)");
     options_print_changed(stdout, &c->opt, q->usual);
-    resources(c, m->on_device, text, sizeof text);
+    resources(c, plan_devices(m), text, sizeof text);
     printf("# systemd:    MemoryMax=%lluM\n# Kubernetes: %s\n",
-           (unsigned long long)plan_limit_mib(c, m->on_device), text);
+           (unsigned long long)plan_limit_mib(c, plan_devices(m)), text);
 }
 
 void plan_choices_print(const plan_choice all[PLAN_GOALS], plan_goal paste, const machine *m,
@@ -147,13 +149,15 @@ static void conf_json(buf *b, const options *o, const options *usual) {
     free(text);
 }
 
-static void limits_json(buf *b, const plan_choice *c, bool on_device) {
-    const unsigned long long mib = plan_limit_mib(c, on_device);
+static void limits_json(buf *b, const plan_choice *c, uint32_t n_devices) {
+    const unsigned long long mib = plan_limit_mib(c, n_devices);
     buf_addf(
         b,
         ",\"limits\":{\"MemoryMax\":\"%lluM\",\"kubernetes\":{\"requests\":{\"cpu\":\"%u\","
-        "\"memory\":\"%lluMi\"},\"limits\":{\"memory\":\"%lluMi\"%s}}}",
-        mib, c->cpus, mib, mib, on_device ? ",\"nvidia.com/gpu\":\"1\"" : "");
+        "\"memory\":\"%lluMi\"},\"limits\":{\"memory\":\"%lluMi\"",
+        mib, c->cpus, mib, mib);
+    if (n_devices) buf_addf(b, ",\"nvidia.com/gpu\":\"%u\"", n_devices);
+    buf_add(b, STR("}}}"));
 }
 
 static void quality_json(buf *b, const quality_row *q) {
@@ -185,7 +189,7 @@ static void choice_json(buf *b, plan_goal g, const plan_choice *c, const machine
                  "\"tokens_per_sequence\":%.1f}",
                  c->speed_one, c->speed_each * o->max_num_seqs, c->tokens_per_sequence);
     conf_json(b, o, q->usual);
-    limits_json(b, c, m->on_device);
+    limits_json(b, c, plan_devices(m));
     buf_addc(b, '}');
 }
 

@@ -25,12 +25,41 @@ static bool have_own_budgets(const machine *m) {
 
 /* ---- one rank ---- */
 
-/* What its engine will allocate: as the layout has it, or estimated where the whole model is. */
+/* What its engine will allocate: as the layout has it, or estimated where the whole model is, or a device's
+ * engine does not run the part. */
 static status engine_terms(machine *m, const program *p, terms *t, kv_request *kv, err *e) {
     const quant_scheme *stored = m->stored.bits ? &m->stored : NULL;
-    if (!m->on_device && op_set_empty(m->lacks) && !m->counted)
-        return m->backend->terms(p, &m->engine_opt, t, kv, e);
+    if (op_set_empty(m->lacks) && !m->counted) {
+        const status s = m->backend->terms(p, &m->engine_opt, t, kv, e);
+        if (s != ERR_UNSUPPORTED || !m->on_device) return s;
+        terms_clear(t);
+        if (!m->not_served[0]) snprintf(m->not_served, sizeof m->not_served, "%.230s", e->text);
+    }
     return estimate_terms(p, stored, &m->engine_opt, m->on_device, t, kv, e);
+}
+
+static shard part_of(const options *o, uint32_t rank) {
+    const uint32_t n_ranks = o->tensor_parallel_size;
+    return (shard){.rank = rank % n_ranks,
+                   .n_ranks = n_ranks,
+                   .stage = rank / n_ranks,
+                   .n_stages = o->pipeline_parallel_size};
+}
+
+status rank_plan_runs(const machine *m, err *e) {
+    status s = OK;
+    for (uint32_t i = 0; i < rank_plan_count(&m->opt) && s == OK; i++) {
+        const shard part = part_of(&m->opt, i);
+        terms t = {0};
+        kv_request kv = {0};
+        model *own;
+        s = model_shard(&own, m->model, &part, e);
+        if (s != OK) return s;
+        s = m->backend->terms(&own->program, &m->engine_opt, &t, &kv, e);
+        terms_clear(&t);
+        model_close(own);
+    }
+    return s;
 }
 
 static void describe(rank_plan *r, const program *p) {
@@ -49,7 +78,8 @@ static status list_rank(machine *m, rank_plan *r, const kv_request *kv, err *e) 
     status s = model_shard(&part, m->model, &r->part, e);
     if (s != OK) return s;
     kv_request cost = {0};
-    s = engine_terms(m, &part->program, &r->fixed, &cost, e);
+    s = engine_terms(m, &part->program, m->on_device ? &r->host_fixed : &r->fixed, &cost, e);
+    if (m->on_device) terms_split(&r->host_fixed, &r->fixed);
     describe(r, &part->program);
     model_close(part);
     r->kv = *kv;
@@ -101,8 +131,8 @@ static bool worse(const plan *a, const plan *b) {
     return a->smallest_budget_bytes > b->smallest_budget_bytes;
 }
 
-/* Each in a budget of its own: the one that holds the least decides. */
-static status solve_apart(machine *m, const terms *own, kv_request *kv, err *e) {
+/* Each device has a budget of its own: the one that holds the least decides. The host's is of all. */
+static status solve_apart(machine *m, kv_request *kv, err *e) {
     uint32_t worst = 0;
     for (uint32_t i = 0; i < m->n_ranks; i++) {
         err ignored;
@@ -114,7 +144,7 @@ static status solve_apart(machine *m, const terms *own, kv_request *kv, err *e) 
     }
     terms t = {0};
     add_terms(&t, &m->ranks[worst].fixed);
-    add_terms(&t, own);
+    for (uint32_t i = 0; i < m->n_ranks; i++) add_terms(&t, &m->ranks[i].host_fixed);
     *kv = m->ranks[worst].kv;
     const status s = machine_solve(m, &t, kv, e);
     terms_clear(&t);
@@ -157,6 +187,15 @@ static status solve_by_messages(machine *m, kv_request *kv, err *e) {
     return least;
 }
 
+static status fix_host(machine *m, rank_plan *r, err *e) {
+    const budget any = budget_unlimited();
+    const kv_request none = {.block_tokens = m->opt.block_size};
+    plan_clear(&r->host_plan);
+    const status s = plan_solve(&r->host_plan, &r->host_fixed, &none, &any, e);
+    r->host_plan.budget_bytes = plan_peak_bytes(&r->host_plan);
+    return s;
+}
+
 status rank_plan_fix(machine *m, uint32_t rank, const uint32_t *n_blocks, uint64_t kv_tokens,
                      err *e) {
     const budget any = budget_unlimited();
@@ -164,16 +203,17 @@ status rank_plan_fix(machine *m, uint32_t rank, const uint32_t *n_blocks, uint64
     r->kv.want_tokens = kv_tokens;
     memcpy(r->kv.most, n_blocks, sizeof r->kv.most);
     plan_clear(&r->plan);
-    return plan_solve(&r->plan, &r->fixed, &r->kv, &any, e);
+    const status s = plan_solve(&r->plan, &r->fixed, &r->kv, &any, e);
+    return s == OK && m->on_device ? fix_host(m, r, e) : s;
 }
 
 /* The plans of the ranks for the blocks that m->plan has. */
 static status solve_each(machine *m, err *e) {
     for (uint32_t i = 0; i < m->n_ranks; i++) {
         rank_plan *r = &m->ranks[i];
-        if (i == 0 && !m->on_device)
-            terms_add(&r->fixed, MEM_SCHEDULER, TERM_EXACT, m->sched_bytes,
-                      "sequences, queue, block lists");
+        if (i == 0)
+            terms_add(m->on_device ? &r->host_fixed : &r->fixed, MEM_SCHEDULER, TERM_EXACT,
+                      m->sched_bytes, "sequences, queue, block lists");
         const status s = rank_plan_fix(m, i, m->plan.group_blocks, m->plan.kv_tokens, e);
         if (s != OK) return s;
         const bool own = have_own_budgets(m);
@@ -187,11 +227,10 @@ static status solve_each(machine *m, err *e) {
 
 status rank_plan_solve(machine *m, const terms *own, const terms *others, kv_request *kv,
                        err *e) {
-    const uint32_t n_ranks = m->opt.tensor_parallel_size;
     status s = OK;
     m->n_ranks = rank_plan_count(&m->opt);
     if (m->n_ranks > SHARD_MAX_RANKS) {
-        err_set(e, ERR_INVALID, "%u x %u ranks: at most %d can be", n_ranks,
+        err_set(e, ERR_INVALID, "%u x %u ranks: at most %d can be", m->opt.tensor_parallel_size,
                 m->opt.pipeline_parallel_size, SHARD_MAX_RANKS);
         return err_field(e, "tensor_parallel_size");
     }
@@ -199,17 +238,14 @@ status rank_plan_solve(machine *m, const terms *own, const terms *others, kv_req
     if (!m->ranks) return mem_exhausted(e, MEM_RUNTIME, "the plans of ranks");
     for (uint32_t i = 0; i < m->n_ranks && s == OK; i++) {
         rank_plan *r = &m->ranks[i];
-        r->part = (shard){.rank = i % n_ranks,
-                          .n_ranks = n_ranks,
-                          .stage = i / n_ranks,
-                          .n_stages = m->opt.pipeline_parallel_size};
+        r->part = part_of(&m->opt, i);
         s = list_rank(m, r, kv, e);
-        if (s == OK && !m->on_device) add_terms(&r->fixed, i ? others : own);
+        if (s == OK) add_terms(m->on_device ? &r->host_fixed : &r->fixed, i ? others : own);
     }
     if (s != OK) return s;
     for (uint32_t g = 0; g < kv->n_groups; g++) /* the layers are those of all stages */
         kv->group[g].bytes_per_token = m->ranks[0].kv.group[g].bytes_per_token;
-    s = m->on_device                ? solve_apart(m, own, kv, e)
+    s = m->on_device                ? solve_apart(m, kv, e)
         : m->engine_opt.by_messages ? solve_by_messages(m, kv, e)
                                     : solve_together(m, kv, e);
     if (s != OK && s != ERR_BUDGET) return s;
@@ -222,7 +258,9 @@ status rank_plan_solve(machine *m, const terms *own, const terms *others, kv_req
 void rank_plan_clear(machine *m) {
     for (uint32_t i = 0; i < m->n_ranks && m->ranks; i++) {
         terms_clear(&m->ranks[i].fixed);
+        terms_clear(&m->ranks[i].host_fixed);
         plan_clear(&m->ranks[i].plan);
+        plan_clear(&m->ranks[i].host_plan);
     }
     free(m->ranks);
     m->ranks = NULL;
@@ -284,6 +322,11 @@ static uint64_t peak_of(const rank_plan *r, int unused) {
     return plan_peak_bytes(&r->plan);
 }
 
+static uint64_t host_of(const rank_plan *r, int unused) {
+    (void)unused;
+    return r->host_plan.total_bytes;
+}
+
 static void print_some(const machine *m, const uint32_t *order, uint32_t n) {
     char text[32];
     printf("  %-16s", "rank");
@@ -305,6 +348,7 @@ static void print_some(const machine *m, const uint32_t *order, uint32_t n) {
         if (c != MEM_LOADING) print_row(m, order, n, mem_class_name((mem_class)c), class_of, c);
     print_row(m, order, n, "total", total_of, 0);
     print_row(m, order, n, "peak", peak_of, 0);
+    print_row(m, order, n, "host's memory", host_of, 0);
 }
 
 void rank_plan_print(const machine *m) {
@@ -331,6 +375,17 @@ void rank_plan_print(const machine *m) {
     if (m->opt.pipeline_parallel_size > 1) puts("one stream is no faster on several stages");
 }
 
+static void classes_json(buf *b, const plan *p) {
+    buf_add(b, STR(",\"classes\":{"));
+    for (int c = 0, n = 0; c < MEM_N_CLASSES; c++) {
+        const uint64_t bytes = terms_sum(&p->terms, (mem_class)c);
+        if (!bytes) continue;
+        buf_addf(b, "%s\"%s\":", n++ ? "," : "", mem_class_name((mem_class)c));
+        json_u64(b, bytes);
+    }
+    buf_addc(b, '}');
+}
+
 void rank_plan_json(buf *b, const machine *m) {
     if (m->n_ranks < 2) return;
     buf_add(b, STR(",\"ranks\":["));
@@ -345,14 +400,15 @@ void rank_plan_json(buf *b, const machine *m) {
         json_u64(b, r->plan.total_bytes);
         buf_add(b, STR(",\"peak_bytes\":"));
         json_u64(b, plan_peak_bytes(&r->plan));
-        buf_addf(b, ",\"fits\":%s,\"classes\":{", r->plan.fits ? "true" : "false");
-        for (int c = 0, n = 0; c < MEM_N_CLASSES; c++) {
-            const uint64_t bytes = class_of(r, c);
-            if (!bytes) continue;
-            buf_addf(b, "%s\"%s\":", n++ ? "," : "", mem_class_name((mem_class)c));
-            json_u64(b, bytes);
+        buf_addf(b, ",\"fits\":%s", r->plan.fits ? "true" : "false");
+        classes_json(b, &r->plan);
+        if (m->on_device) {
+            buf_add(b, STR(",\"host\":{\"total_bytes\":"));
+            json_u64(b, r->host_plan.total_bytes);
+            classes_json(b, &r->host_plan);
+            buf_addc(b, '}');
         }
-        buf_add(b, STR("}}"));
+        buf_addc(b, '}');
     }
     buf_addc(b, ']');
 }

@@ -13,9 +13,12 @@
 
 typedef struct rank_plan {
     shard part;
-    struct terms fixed; /* all but the KV cache */
+    struct terms fixed; /* all but the KV cache; on a device: of what is in its memory */
     kv_request kv;
     plan plan;
+    /* On a device: of what the rank's process has in the host's memory. */
+    struct terms host_fixed;
+    struct plan host_plan;
     uint32_t first_layer, n_layers;
     head_shape heads; /* of its first attention, n_heads 0: none */
 } rank_plan;
@@ -24,7 +27,10 @@ typedef struct rank_plan {
 uint32_t rank_plan_count(const options *);
 /* Whether they have no memory in common; distributed_executor_backend is resolved. */
 bool rank_plan_by_messages(const options *);
-/* Solves m->plan (of all ranks on the CPU, on devices of the one that needs most, by messages of rank 0) and m->ranks. own: what the
+/* Whether m->backend runs the part of each rank. Errors: those of model_shard, ERR_UNSUPPORTED. */
+status rank_plan_runs(const machine *m, err *e);
+/* Solves m->plan (of all ranks on the CPU, on devices of the one that needs most, by messages of rank 0; m->host_plan: of
+ * all) and m->ranks. A part that a device's engine does not run is estimated, and m->not_served says why. own: what the
  * process of rank 0 holds beside its engine, others: each of the others; kv: all but what a token costs. Errors: as machine_solve, and
  * those of model_shard. */
 status rank_plan_solve(machine *m, const terms *own, const terms *others, kv_request *kv,

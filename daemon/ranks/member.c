@@ -37,6 +37,7 @@ static status plan_part(member *r, const options *o, launch *l, err *e) {
     status s = machine_plan(m, o, &w, e);
     if (s != OK && s != ERR_BUDGET) return s;
     m->rank = r->group->rank;
+    if (m->on_device) m->engine_opt.device += m->rank;
     memcpy(m->engine_opt.n_blocks, r->note->n_blocks, sizeof m->engine_opt.n_blocks);
     memcpy(m->engine_opt.max_blocks, r->note->n_blocks, sizeof m->engine_opt.max_blocks);
     s = rank_plan_fix(m, m->rank, r->note->n_blocks, r->note->kv_tokens, e);
@@ -60,14 +61,17 @@ static status load(member *r, err *e) {
     machine *m = &r->m;
     const plan *p = &m->ranks[m->rank].plan;
     const uint64_t bytes = follow_bytes(&r->own->program, &m->engine_opt, p->n_groups);
-    status s = ledger_open(&m->ledger, p, e);
+    const plan *host = m->on_device ? &m->ranks[m->rank].host_plan : p;
+    status s = m->on_device ? ledger_open(&m->device_ledger, p, e) : OK;
+    if (s == OK) s = ledger_open(&m->ledger, host, e);
     if (s != OK) return s;
     count_memory(r, true);
-    CHECK(ledger_reserve(m->ledger, MEM_RUNTIME, terms_sum(&p->terms, MEM_RUNTIME)));
+    CHECK(ledger_reserve(m->ledger, MEM_RUNTIME, terms_sum(&host->terms, MEM_RUNTIME)));
     CHECK(ledger_reserve(m->ledger, MEM_LOADING, m->header_bytes));
     group_populate(r->group);
     m->engine_opt.group = r->group;
-    s = engine_open(&r->engine, m->backend, r->own, &m->engine_opt, m->ledger, NULL, e);
+    s = engine_open(&r->engine, m->backend, r->own, &m->engine_opt, m->ledger, m->device_ledger,
+                    e);
     if (s == OK)
         s = ledger_alloc(m->ledger, &r->steps, MEM_WORKSPACE, bytes, "a step as it was read",
                          e);
@@ -77,12 +81,14 @@ static status load(member *r, err *e) {
     checkpoint_close(m->file);
     m->file = NULL;
     ledger_read(m->ledger, &group_rank_of(r->group, m->rank)->memory);
+    if (m->on_device && m->rank < RANK_MOST_DEVICES)
+        ledger_read(m->device_ledger, &r->note->device[m->rank]);
     return OK;
 }
 
 status member_run(member *r, const options *o, launch *l, err *e) {
     status s = plan_part(r, o, l, e);
-    if (s == OK && !l) /* a launcher has its own ways */
+    if (s == OK && !l && !r->m.on_device) /* a launcher has its own ways */
         rank_stay(r->group->rank, r->group->n_ranks, r->m.engine_opt.n_threads);
     if (s == OK) s = load(r, e);
     group_say(r->group, s == OK ? GROUP_READY : GROUP_FAILED, s == OK ? NULL : e);
@@ -134,7 +140,7 @@ static status join(member *r, launch *l, err *e) {
     if (s == OK) s = link_await_note(l->link, e);
     if (s != OK) return s;
     r->group = &l->group;
-    r->note = (const rank_note *)(void *)(l->group.base + l->group.at.note);
+    r->note = (rank_note *)(void *)(l->group.base + l->group.at.note);
     return OK;
 }
 

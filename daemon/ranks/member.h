@@ -10,7 +10,7 @@
 
 typedef struct member {
     group *group; /* joined; borrowed */
-    const rank_note *note;
+    rank_note *note;
     machine m;
     model *own;
     engine *engine;

@@ -22,8 +22,9 @@
 #include "daemon/ranks/launch.h"
 #include "daemon/ranks/rank_cores.h"
 #include "daemon/ranks/rank_note.h"
+#include "engine/cuda/layout.h"
 
-enum { END_WITHIN_MS = 2000, WATCH_MS = 100 };
+enum { END_WITHIN_MS = 2000, WATCH_MS = 100, FORCE_MS = 2000 };
 
 typedef struct child {
     pid_t pid; /* 0: not started, or reaped */
@@ -42,6 +43,7 @@ struct ranks {
     child child[GROUP_MAX];
     pthread_t watcher;
     bool watches;
+    bool forces;             /* the process is ended where it does not end after a loss */
     atomic_bool quit, ended; /* ended: some child has */
     void (*lost)(void *, const err *);
     void *arg;
@@ -61,14 +63,6 @@ status ranks_check(const machine *m, err *e) {
     const char *field =
         m->opt.tensor_parallel_size > 1 ? "tensor_parallel_size" : "pipeline_parallel_size";
     if (rank_plan_count(&m->opt) == 1) return OK;
-    if (m->on_device && m->engine_opt.by_messages)
-        return refuse(e, "distributed_executor_backend", "ranks by MPI compute on the CPU",
-                      "use backend = cpu");
-    if (m->on_device)
-        return refuse(
-            e, field,
-            "several ranks are planned on devices (vramd plan), and served on the CPU",
-            "use backend = cpu, or leave it at 1");
     if (m->part)
         return refuse(e, field, "several models have one rank each",
                       "serve the model alone, or leave it at 1");
@@ -160,11 +154,113 @@ static status start_child(ranks *r, uint32_t i, err *e) {
                      r->group->n_peers > 1 ? "tensor_parallel_size" : "pipeline_parallel_size");
 }
 
+/* ---- the watch ---- */
+
+/* What a rank has said that could not load its part, which is more than that it has ended. */
+static bool why_not_loaded(const ranks *r, err *e) {
+    for (uint32_t i = 1; i < r->n; i++) {
+        const group_rank *other = group_rank_of(r->group, i);
+        if (atomic_load(&other->state) != GROUP_FAILED) continue;
+        *e = other->error;
+        return true;
+    }
+    return false;
+}
+
+static void why_lost(const ranks *r, err *e) {
+    if (why_not_loaded(r, e)) return;
+    if (group_is_broken(r->group)) {
+        group_error(r->group, e);
+        return;
+    }
+    for (uint32_t i = 1; i < r->n; i++) {
+        siginfo_t info = {0};
+        if (!r->child[i].pid ||
+            waitid(P_PID, (id_t)r->child[i].pid, &info, WEXITED | WNOHANG | WNOWAIT) != 0 ||
+            info.si_pid == 0)
+            continue;
+        err_set(e, ERR_DEVICE, "rank %u has ended (%s %d)", i,
+                info.si_code == CLD_EXITED ? "exit code" : "signal", info.si_status);
+        return;
+    }
+    err_set(e, ERR_DEVICE, "a rank has ended");
+}
+
+/* What outlives a group in which calls of the driver wait for ever. */
+typedef struct force {
+    uint32_t n;
+    pid_t pid[GROUP_MAX];
+    err why;
+} force;
+
+static void *end_by_force(void *arg) {
+    const force *f = arg;
+    const struct timespec t = {.tv_sec = FORCE_MS / 1000};
+    nanosleep(&t, NULL);
+    log_error("%s: calls of the device's driver still wait for it, the process ends",
+              f->why.text);
+    for (uint32_t i = 0; i < f->n; i++) kill(f->pid[i], SIGKILL);
+    _exit(status_exit_code(ERR_DEVICE));
+}
+
+static void end_soon(const ranks *r, const err *why) {
+    static force f; /* of the process, whose last act it is */
+    pthread_t thread;
+    f.why = *why;
+    for (uint32_t i = 1; i < r->n; i++)
+        if (r->child[i].pid) f.pid[f.n++] = r->child[i].pid;
+    if (thread_start(&thread, end_by_force, &f) == 0) pthread_detach(thread);
+}
+
+static void *watch(void *arg) {
+    ranks *r = arg;
+    err why;
+    while (!atomic_load(&r->quit)) {
+        const struct timespec t = {.tv_nsec = WATCH_MS * 1000000L};
+        if (group_is_broken(r->group) || has_ended(r)) {
+            why_lost(r, &why);
+            group_break(r->group, &why);
+            if (r->forces) end_soon(r, &why);
+            r->forces = false; /* once */
+            if (r->lost) r->lost(r->arg, &why);
+            return NULL;
+        }
+        nanosleep(&t, NULL);
+    }
+    return NULL;
+}
+
+static void start_watch(ranks *r, void (*lost)(void *arg, const err *why), void *arg) {
+    r->lost = lost;
+    r->arg = arg;
+    atomic_store(&r->quit, false);
+    r->watches = thread_start(&r->watcher, watch, r) == 0;
+    if (!r->watches) log_warn("no thread watches the ranks: a lost one shows in the next step");
+}
+
+void ranks_watch(machine *m, void (*lost)(void *arg, const err *why), void *arg) {
+    if (m->started) start_watch(m->started, lost, arg);
+}
+
+void ranks_unwatch(machine *m) {
+    ranks *r = m->started;
+    if (!r || !r->watches) return;
+    atomic_store(&r->quit, true);
+    pthread_join(r->watcher, NULL);
+    r->watches = false;
+}
+
+/* ---- loading ---- */
+
+static rank_note *note_of(const ranks *r) {
+    return (rank_note *)(void *)(r->group->base + r->group->at.note);
+}
+
 static void write_note(const machine *m, ranks *r) {
-    rank_note *n = (rank_note *)(void *)(r->group->base + r->group->at.note);
+    rank_note *n = note_of(r);
     _Static_assert(sizeof *n <= GROUP_NOTE_BYTES, "the note has no place");
     n->opt = m->opt;
-    n->opt.backend = BACKEND_CPU; /* as it was chosen */
+    n->opt.backend = m->on_device ? BACKEND_CUDA : BACKEND_CPU; /* as it was chosen */
     n->parent = getpid();
     n->kv_tokens = m->plan.kv_tokens;
     memcpy(n->n_blocks, m->engine_opt.n_blocks, sizeof n->n_blocks);
@@ -172,12 +268,16 @@ static void write_note(const machine *m, ranks *r) {
 
 /* Once the others are started, which would inherit the cores. */
 static status open_engine(machine *m, ranks *r, err *e) {
-    if (!r->launch) rank_stay(0, r->n, m->engine_opt.n_threads);
+    if (!r->launch && !m->on_device) rank_stay(0, r->n, m->engine_opt.n_threads);
     status s = model_shard(&m->own, m->model, &m->ranks[0].part, e);
     m->engine_opt.group = r->group;
     if (s == OK)
-        s = engine_open(&m->engine, m->backend, m->own, &m->engine_opt, m->ledger, NULL, e);
-    if (s == OK) s = group_await_ready(r->group, e);
+        s = engine_open(&m->engine, m->backend, m->own, &m->engine_opt, m->ledger,
+                        m->device_ledger, e);
+    if (s == OK)
+        s = group_await_ready(r->group, e);
+    else if (why_not_loaded(r, e))
+        s = e->code;
     const bool lost = s != OK && r->launch && link_error(r->launch->link, e) != OK;
     return lost ? e->code : s; /* whoever failed first */
 }
@@ -189,7 +289,9 @@ static status shape_of(const machine *m, group_shape *out, err *e) {
         model *first;
         if (m->ranks[i].part.rank) continue;
         s = model_shard(&first, m->model, &m->ranks[i].part, e);
-        if (s == OK) s = cpu_group_shape(out, &first->program, &m->engine_opt, e);
+        if (s == OK)
+            s = (m->on_device ? cuda_group_shape : cpu_group_shape)(out, &first->program,
+                                                                    &m->engine_opt, e);
         model_close(first);
     }
     return s;
@@ -233,76 +335,34 @@ status ranks_open(machine *m, err *e) {
     r->n = shape.n_ranks;
     r->launch = m->engine_opt.by_messages ? m->launch : NULL;
     s = r->launch ? attach(m, r, &shape, e) : start(m, r, &shape, e);
+    r->forces = m->on_device;
+    if (s == OK && r->forces) start_watch(r, NULL, NULL);
     if (s == OK) s = open_engine(m, r, e);
-    if (s == OK)
+    ranks_unwatch(m);
+    if (s == OK && m->on_device)
+        log_info("%u ranks share the model, on the devices %u to %u", r->n, m->opt.cuda_device,
+                 m->opt.cuda_device + r->n - 1);
+    else if (s == OK)
         log_info("%u ranks share the model%s, %u threads each", r->n,
                  r->group->n_stages > 1 ? " in stages" : "", m->engine_opt.n_threads);
     return s;
 }
 
-/* ---- the watch ---- */
+/* ---- what they hold ---- */
 
-static void why_lost(const ranks *r, err *e) {
-    if (group_is_broken(r->group)) {
-        group_error(r->group, e);
-        return;
-    }
-    for (uint32_t i = 1; i < r->n; i++) {
-        siginfo_t info = {0};
-        if (!r->child[i].pid ||
-            waitid(P_PID, (id_t)r->child[i].pid, &info, WEXITED | WNOHANG | WNOWAIT) != 0 ||
-            info.si_pid == 0)
-            continue;
-        err_set(e, ERR_DEVICE, "rank %u has ended (%s %d)", i,
-                info.si_code == CLD_EXITED ? "exit code" : "signal", info.si_status);
-        return;
-    }
-    err_set(e, ERR_DEVICE, "a rank has ended");
-}
-
-static void *watch(void *arg) {
-    ranks *r = arg;
-    err why;
-    while (!atomic_load(&r->quit)) {
-        const struct timespec t = {.tv_nsec = WATCH_MS * 1000000L};
-        if (group_is_broken(r->group) || has_ended(r)) {
-            why_lost(r, &why);
-            group_break(r->group, &why);
-            r->lost(r->arg, &why);
-            return NULL;
-        }
-        nanosleep(&t, NULL);
-    }
-    return NULL;
-}
-
-void ranks_watch(machine *m, void (*lost)(void *arg, const err *why), void *arg) {
-    ranks *r = m->started;
-    if (!r) return;
-    r->lost = lost;
-    r->arg = arg;
-    r->watches = thread_start(&r->watcher, watch, r) == 0;
-    if (!r->watches) log_warn("no thread watches the ranks: a lost one shows in the next step");
-}
-
-void ranks_unwatch(machine *m) {
-    ranks *r = m->started;
-    if (!r || !r->watches) return;
-    atomic_store(&r->quit, true);
-    pthread_join(r->watcher, NULL);
-    r->watches = false;
-}
-
-uint32_t ranks_read(const machine *m, ledger_view *out, uint32_t max) {
+uint32_t ranks_read(const machine *m, ledger_view *out, uint32_t max, int32_t *first_device) {
     const ranks *r = m->started;
     if (!r) return 0;
-    for (uint32_t i = 0; i < r->n && i < max; i++) {
-        if (i == 0)
-            ledger_read(m->ledger, &out[i]);
-        else
-            out[i] = group_rank_of(r->group, i)->memory;
+    const uint32_t n = r->n < max ? r->n : max;
+    const bool devices = m->on_device && 2 * n <= max && n <= RANK_MOST_DEVICES;
+    *first_device = devices ? (int32_t)m->opt.cuda_device : -1;
+    for (uint32_t i = 1; i < n; i++) {
+        out[i] = group_rank_of(r->group, i)->memory;
+        if (devices) out[n + i] = note_of(r)->device[i];
     }
-    return r->n < max ? r->n : max;
+    ledger_read(m->ledger, &out[0]);
+    if (devices) ledger_read(m->device_ledger, &out[n]);
+    return n;
 }
 
 /* ---- the end ---- */

@@ -108,7 +108,7 @@ def test_plan_is_ledger_on_each_rank(tiny, n, stages):
             if c["class"] in ("http", "loading"):
                 continue
             assert c["ledger_bytes"] == c["plan_bytes"], (i, c)
-            assert f'class="{c["class"]}",rank="{i}"}} {c["ledger_bytes"]}' in metrics.replace(".0\n", "\n") or c["ledger_bytes"] == 0
+            assert f'class="{c["class"]}",device="cpu",rank="{i}"}} {c["ledger_bytes"]}' in metrics.replace(".0\n", "\n") or c["ledger_bytes"] == 0
         weights = next(c for c in rank["classes"] if c["class"] == "weights")["plan_bytes"]
         assert weights == doc["ranks"][i]["classes"]["weights"]
     assert abs(memory["unaccounted_bytes"]) < 16 << 20
