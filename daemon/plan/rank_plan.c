@@ -146,6 +146,7 @@ static status solve_apart(machine *m, kv_request *kv, err *e) {
     add_terms(&t, &m->ranks[worst].fixed);
     for (uint32_t i = 0; i < m->n_ranks; i++) add_terms(&t, &m->ranks[i].host_fixed);
     *kv = m->ranks[worst].kv;
+    m->sched_conf.depth = kv->depth; /* one step in flight, where the whole model has two */
     const status s = machine_solve(m, &t, kv, e);
     terms_clear(&t);
     return s;

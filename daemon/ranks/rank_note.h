@@ -1,4 +1,5 @@
-/* What rank 0 and the others say to each other, in the group's memory. One build on both sides: group_join has compared. */
+/* What rank 0 and the others say to each other, in the group's memory. One build on both sides: group_join has
+ * compared. */
 #ifndef VRAMD_DAEMON_RANK_NOTE_H
 #define VRAMD_DAEMON_RANK_NOTE_H
 

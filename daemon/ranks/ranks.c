@@ -199,7 +199,11 @@ static void *end_by_force(void *arg) {
     nanosleep(&t, NULL);
     log_error("%s: calls of the device's driver still wait for it, the process ends",
               f->why.text);
-    for (uint32_t i = 0; i < f->n; i++) kill(f->pid[i], SIGKILL);
+    for (uint32_t i = 0; i < f->n; i++) {
+        siginfo_t info;
+        if (waitid(P_PID, (id_t)f->pid[i], &info, WEXITED | WNOHANG | WNOWAIT) == 0)
+            kill(f->pid[i], SIGKILL); /* a child yet, so that the number is still its own */
+    }
     _exit(status_exit_code(ERR_DEVICE));
 }
 
