@@ -78,6 +78,9 @@ typedef struct engine_options {
     /* CUDA: so many layers, spread among the others, have their matrices in the host's memory, and of so many
      * first layers the experts' matrices lie there; they come for each step (engine/cuda/staging.h). 0: none */
     uint32_t host_layers, host_experts;
+    /* CUDA: those are the first layers, and the CPU engine computes their matrices where they lie (engine/cuda/
+     * hosting.h); nothing comes. Then n_threads and isa are of CUDA, too. */
+    bool host_computes;
     bool unfused;          /* CPU: attention writes all scores out (attention_unfused.h) */
     bool hidden;           /* CPU: steps give step_result.hidden, too */
     pooling_kind pooling;  /* CPU: of OP_POOL */

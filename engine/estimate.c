@@ -15,7 +15,7 @@ enum { MAX_MODEL_LEN = 1 << 26 };
 static void weight_terms(const program *p, const quant_scheme *stored, const engine_options *o,
                          bool staged, terms *t) {
     const size_t first = t->n;
-    const bool some = staging_count(p, o) > 0;
+    const bool some = staging_count(p, o) > 0 || o->host_computes;
     for (uint32_t i = 0; i < p->n_weights; i++) {
         const weight *w = &p->weights[i];
         bool quantised = false;

@@ -80,6 +80,9 @@ typedef struct device_memory {
     /* Weights that lie in the host's memory: what a step copies of them, what steps have copied, how long
      * they waited for it, and the rate of the link, measured; 0: there are none. */
     uint64_t step_bytes, staged_bytes, stall_us, link_bytes_per_s;
+    /* What of the model's weights the CPU computes with in place of the device, as stored, and how long it has
+     * computed; 0: nothing. */
+    uint64_t computed_bytes, computed_us;
 } device_memory;
 
 #endif

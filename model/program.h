@@ -63,11 +63,11 @@ typedef enum op_kind {
                        columns times its matrix, and behind that the columns which are left, as they are */
     OP_LATENT_APPEND, /* in = latent | key: rms_norm(latent, rope.eps) * w0 | key rotated, a row of the
                        layer's KV cache; it has no out */
-    /* Of a program that is one rank's (shard.h): */
+    /* Of a program that is one rank's (shard.h), or what one engine computes for another: */
     OP_ALL_GATHER, /* out = in with what every rank has computed of it: of its columns, or, of OP_EMBED's,
                        of its rows */
-    OP_SEND, /* in goes to the next stage; logits go from the last to the first */
-    OP_RECV, /* out = what another stage sends */
+    OP_SEND, /* in goes to the next stage, or to that engine; logits go from the last stage to the first */
+    OP_RECV, /* out = what another stage, or that engine, sends */
     OP_N_KINDS
 } op_kind;
 const char *op_kind_name(op_kind);
@@ -316,6 +316,9 @@ typedef struct op {
                                 output rows */
             bool rows;
         } gather; /* OP_ALL_GATHER */
+        struct {
+            bool rotated; /* OP_SEND: who gets it rotates what it has of queries and keys */
+        } sent;
         attention_shape attention;
         delta_shape delta;
     };

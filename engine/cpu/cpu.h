@@ -74,6 +74,9 @@ typedef struct cpu_engine {
     double rope_scale[PROGRAM_MAX_ROPES];
     checkpoint_rows table;       /* of layout.table; fd -1 */
     struct cpu_experts *experts; /* NULL: all are in weights */
+    /* Of a part of another engine's model (part.h): [n_ops], and its memory; else NULL. */
+    const struct cpu_crossing *crossing;
+    unsigned char *crossing_memory;
     cpu_step step;
     cpu_flight flight[GROUP_MAX_DEPTH]; /* submitted steps, the oldest first */
     uint32_t n_flights;

@@ -156,9 +156,12 @@ static void find_attention(cpu_layout *l, const program *p) {
 static void find_routers(cpu_layout *l, const program *p) {
     for (uint32_t i = 0; i < p->n_ops; i++) {
         const op *o = &p->ops[i];
-        if (o->kind != OP_ROUTE) continue;
-        l->max_experts = larger(l->max_experts, p->weights[o->w[0]].rows);
-        l->max_top_k = larger(l->max_top_k, o->route.top_k);
+        /* Experts whose router is another engine's are routed to, too. */
+        if (o->kind != OP_ROUTE && o->kind != OP_EXPERTS_GATE_UP) continue;
+        const bool router = o->kind == OP_ROUTE;
+        const weight *w = &p->weights[o->w[0]];
+        l->max_experts = larger(l->max_experts, router ? w->rows : w->n_experts);
+        l->max_top_k = larger(l->max_top_k, router ? o->route.top_k : p->values[o->out].top_k);
     }
 }
 
@@ -202,7 +205,8 @@ static void find_forms(cpu_layout *l, const program *p, const engine_options *op
         }
         if (o->kind == OP_SAMPLE) l->values[o->in].is_logits = true;
         if (op_appends(o) || (o->kind == OP_ATTENTION && o->attention.latent) ||
-            (o->kind == OP_LINEAR_BY_HEAD && l->values[o->out].feeds_rope))
+            (o->kind == OP_LINEAR_BY_HEAD && l->values[o->out].feeds_rope) ||
+            (o->kind == OP_SEND && o->sent.rotated))
             l->values[o->in].feeds_rope = true;
         if (o->residual != NO_VALUE) l->values[o->residual].forms |= FORM_F;
         if (o->by != NO_VALUE) l->values[o->by].forms |= FORM_F;

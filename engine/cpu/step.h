@@ -46,6 +46,10 @@ void row_copy(const act *in, uint32_t from, const act *out, uint32_t to);
 /* Matrix i of an expert, from output `from` on, n of them. */
 packed expert_part(const cpu_op *, uint32_t i, uint32_t expert, uint32_t from, uint32_t n);
 
+/* ---- step_part.c: OP_RECV and OP_SEND where cpu_engine.crossing is set ---- */
+
+op_run part_recv, part_send;
+
 /* ---- attention without fusion ---- */
 
 /* Of some query heads: the largest score, the sum of the weights, the weighted sum of V. */

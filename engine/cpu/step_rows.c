@@ -53,6 +53,10 @@ void run_embed(cpu_engine *e, const cpu_op *c, uint32_t thread) {
 
 /* To where the next stage finds it. Logits are in their place already. */
 void run_send(cpu_engine *e, const cpu_op *c, uint32_t thread) {
+    if (e->crossing) {
+        part_send(e, c, thread);
+        return;
+    }
     const value_place *p = &e->layout.values[c->op->in];
     if (p->is_logits) return;
     const act x = value_act(e, c->op->in);
@@ -65,6 +69,10 @@ void run_send(cpu_engine *e, const cpu_op *c, uint32_t thread) {
 
 /* From there, into the rank's own memory; the first one of a stage has what OP_EMBED does beside it. */
 void run_recv(cpu_engine *e, const cpu_op *c, uint32_t thread) {
+    if (e->crossing) {
+        part_recv(e, c, thread);
+        return;
+    }
     const value_place *p = &e->layout.values[c->op->out];
     if (p->is_logits) return;
     const act out = value_act(e, c->op->out), rest = value_rest(e, c->op->out);

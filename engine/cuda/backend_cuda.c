@@ -14,6 +14,8 @@
 #include "engine/arrange.h"
 #include "engine/batch.h"
 #include "engine/cpu/rope.h"
+#include "engine/cuda/computer.h"
+#include "engine/cuda/hosting.h"
 #include "engine/cuda/op_list.h"
 #include "engine/cuda/upload.h"
 #include "engine/group.h"
@@ -164,6 +166,7 @@ typedef struct cuda_engine_base {
     ledger *host_ledger, *device_ledger;
     const cuda_plugin *plugin;
     cuda_host host;
+    computer *computer; /* NULL: the device computes everything */
     engine *inner;
     double *freqs;
     uint64_t outside_bytes; /* reserved: context, libraries, graphs */
@@ -177,13 +180,15 @@ typedef struct cuda_engine_base {
 static status alloc_host(cuda_engine_base *e, err *er) {
     status s = ledger_alloc(e->host_ledger, &e->host.staging, MEM_WORKSPACE,
                             e->layout.staging_bytes, "pinned tables", er);
-    if (s == OK)
-        s = ledger_alloc(e->host_ledger, &e->host.bounce, MEM_LOADING,
-                         CUDA_BOUNCES * e->layout.bounce_bytes, "the loader's buffers", er);
     if (s == OK && e->layout.n_staged)
         s = ledger_alloc_raw(e->host_ledger, &e->host.weights, MEM_WEIGHTS,
                              e->layout.host_bytes, "pinned weights", er);
     return s;
+}
+
+static status alloc_loading(cuda_engine_base *e, err *er) {
+    return ledger_alloc(e->host_ledger, &e->host.bounce, MEM_LOADING,
+                        CUDA_BOUNCES * e->layout.bounce_bytes, "the loader's buffers", er);
 }
 
 static status init_rope(cuda_engine_base *e, err *er) {
@@ -278,6 +283,29 @@ static status join_group(cuda_engine_base *e, err *er) {
     return OK;
 }
 
+/* Before the loader's buffers are there: the CPU's loader has its own. */
+static status open_computer(cuda_engine_base *e, err *er) {
+    if (!e->layout.host_program) return OK;
+    unsigned char *memory = (unsigned char *)e->host.staging + e->layout.crossing_at;
+    const status s =
+        computer_open(&e->computer, &e->layout, e->model, &e->opt, memory, e->host_ledger, er);
+    e->host.computer = e->computer;
+    e->host.compute = computer_run;
+    return s;
+}
+
+static void tell_computed(const cuda_engine_base *e) {
+    engine_info i;
+    char a[32];
+    if (!e->computer) return;
+    computer_info(e->computer, &i);
+    log_info(
+        "%s of matrices stay in the host's memory, where the CPU computes them (%s), in %u "
+        "parts of a step: %.1f ms for a row, measured; steps run without CUDA graphs",
+        bytes_human(hosting_bytes(&e->layout), a), i.detail, e->layout.n_host_runs,
+        (double)computer_measure(e->computer) / 1e3);
+}
+
 static status open_parts(cuda_engine_base *e, err *er) {
     const program *p = &e->model->program;
     status s = cuda_layout_init(&e->layout, p, &e->opt, er);
@@ -288,6 +316,8 @@ static status open_parts(cuda_engine_base *e, err *er) {
     if (!e->drew) return err_set(er, ERR_NO_MEMORY, "no memory for the engine");
     s = init_rope(e, er);
     if (s == OK) s = alloc_host(e, er);
+    if (s == OK) s = open_computer(e, er);
+    if (s == OK) s = alloc_loading(e, er);
     if (s == OK) s = reserve_outside(e, er);
     if (s == OK)
         s = e->plugin->open(&e->inner, e->opt.device, p, &e->opt, &e->layout, &e->host, er);
@@ -296,6 +326,7 @@ static status open_parts(cuda_engine_base *e, err *er) {
     e->host.bounce = NULL;
     warn_of_context(e);
     tell_staged(e);
+    tell_computed(e);
     return OK;
 }
 
@@ -303,6 +334,7 @@ static void backend_close(engine *head) {
     cuda_engine_base *e = (cuda_engine_base *)head;
     if (e->posted) group_post(e->opt.group, 0);
     if (e->inner) e->plugin->close(e->inner);
+    computer_close(e->computer);
     if (e->outside_bytes) ledger_release(e->device_ledger, MEM_CONTEXT, e->outside_bytes);
     ledger_free(e->host_ledger, e->host.bounce);
     ledger_free(e->host_ledger, e->host.staging);
@@ -414,7 +446,9 @@ static bool backend_memory(const engine *head, device_memory *out) {
                            .step_bytes = e->layout.staged_bytes,
                            .staged_bytes = m.staged_bytes,
                            .stall_us = m.stall_us,
-                           .link_bytes_per_s = m.link_bytes_per_s};
+                           .link_bytes_per_s = m.link_bytes_per_s,
+                           .computed_bytes = hosting_bytes(&e->layout),
+                           .computed_us = computer_us(e->computer)};
     return m.driver_total > 0;
 }
 

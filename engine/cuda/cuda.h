@@ -27,6 +27,12 @@ typedef struct cuda_op {
         feeds_codes; /* the next operation alone reads its result, by packed weights that meet int8 codes */
 } cuda_op;
 
+/* A run of the CPU, as the driver calls it. */
+typedef struct cuda_call {
+    const cuda_host *host;
+    uint32_t run, n_rows;
+} cuda_call;
+
 /* One of the CUDA_DEPTH steps that can be on their way. */
 typedef struct cuda_slot {
     unsigned char *tables;   /* pinned */
@@ -35,6 +41,7 @@ typedef struct cuda_slot {
     cudaEvent_t done;
     /* [n_staged][2]: when operations began to wait for a staged layer, and when they had it */
     cudaEvent_t *waits;
+    struct cuda_call *calls;    /* [n_host_runs] */
     const tables_score *scores; /* pinned: in the tables */
     uint32_t n_scores;
 } cuda_slot;
@@ -65,7 +72,6 @@ typedef struct cuda_stager {
     cudaStream_t stream;
     cudaEvent_t arrived[CUDA_STAGES], spent[CUDA_STAGES]; /* what is in a slot */
     uint32_t next;      /* of layout.staged: whose operations come next */
-    bool idle;          /* warming up: nothing is copied or waited for */
     cudaEvent_t *waits; /* of the step that is put on the stream; NULL: not timed */
     bool pinned;
 } cuda_stager;
@@ -84,6 +90,8 @@ typedef struct cuda_engine {
     uint64_t arena_bytes;
     bool pinned_staging;
     cuda_stager stager;
+    bool idle; /* warming up: no layers come from the host, and the CPU computes nothing */
+    cuda_call *calls; /* of the step that is put on the stream */
     gemm *lt;
     struct cuda_ranks *ranks;           /* NULL: it is the only one */
     cuda_op *op;                        /* [p->n_ops] */
@@ -168,6 +176,12 @@ cudaError_t cuda_ranks_gather(cuda_engine *, const void *own, void *joined, uint
                               uint32_t width, const uint32_t *cut);
 /* Waits for an event as long as the others answer. */
 status cuda_ranks_wait(cuda_engine *, cudaEvent_t, err *);
+
+/* host_run.cu. The calls of all slots. Errors: ERR_NO_MEMORY. */
+status cuda_calls_open(cuda_engine *, err *);
+void cuda_calls_close(cuda_engine *);
+/* Puts run i of layout.host_runs on the stream. */
+cudaError_t cuda_host_run_put(cuda_engine *, uint32_t i, const tables_shape *);
 
 /* step.cu: the plugin's submit, collect, and steps of no rows that load every kernel. */
 status cuda_submit(cuda_engine *, const batch *, err *);

@@ -7,6 +7,7 @@
 
 #include "base/check.h"
 #include "engine/arrange.h"
+#include "engine/cuda/hosting.h"
 #include "engine/cuda/op_list.h"
 #include "engine/cuda/staging.h"
 #include "engine/cuda/upload.h"
@@ -173,12 +174,12 @@ static void new_place(cuda_layout *l, const program *p, weight_id id) {
                       .n_in = w->cols,
                       .n_experts = w->n_experts ? w->n_experts : 1,
                       .first = id,
-                      .staged = CUDA_RESIDENT};
+                      .staged = l->weights[id].absent ? CUDA_ABSENT : CUDA_RESIDENT};
     if (x->is_vector) x->n_in *= w->rows; /* of each expert a row */
     l->weights[id].place = l->n_places++;
     l->weights[id].row = 0;
     const bool is_16 = !x->is_vector && !cu_matrix_is_packed(x->type) && x->type != DT_F32;
-    if (is_16 && !w->n_experts) l->needs_gemm = true;
+    if (is_16 && !w->n_experts && !l->weights[id].absent) l->needs_gemm = true;
 }
 
 /* May weight b stand below a, the last one of its place? */
@@ -186,7 +187,8 @@ static bool joins(const cuda_layout *l, const program *p, const op *o, weight_id
                   weight_id b) {
     const weight *x = &p->weights[a], *y = &p->weights[b];
     const dtype type = device_type(l, p, a);
-    if (l->weights[b].place != UNPLACED || device_type(l, p, b) != type || x->cols != y->cols)
+    if (l->weights[b].place != UNPLACED || device_type(l, p, b) != type || x->cols != y->cols ||
+        l->weights[a].absent != l->weights[b].absent)
         return false;
     for (uint32_t i = 0, n = 0; i < o->n_weights; i++) /* V made by K's matrix: a part each */
         if (o->w[i] == b && n++) return false;
@@ -209,7 +211,9 @@ static void join_weights(cuda_layout *l, const program *p, const op *o) {
             const weight_id w = o->w[i + 1], b = o->bias[i + 1];
             const uint32_t place = l->weights[o->w[i]].place;
             if ((b != NO_WEIGHT) != (bias != NULL)) break;
-            if (bias && l->weights[b].place != UNPLACED) break;
+            if (bias && (l->weights[b].place != UNPLACED ||
+                         l->weights[b].absent != l->weights[bias->first].absent))
+                break;
             l->weights[w].place = place;
             l->weights[w].row = x->n_out;
             x->n_out += p->weights[w].rows;
@@ -233,6 +237,7 @@ static status place_weights(cuda_layout *l, const program *p, const engine_optio
     for (uint32_t i = 0; i < p->n_weights; i++) l->weights[i].place = UNPLACED;
     for (uint32_t i = 0; i < p->n_ops; i++)
         if (is_narrow(p, &p->ops[i])) l->weights[p->ops[i].w[0]].narrow = true;
+    hosting_choose(l, p, o);
     for (uint32_t i = 0; i < p->n_ops; i++) join_weights(l, p, &p->ops[i]);
     for (uint32_t i = 0; i < p->n_weights; i++) {
         const weight *w = &p->weights[i];
@@ -240,6 +245,7 @@ static status place_weights(cuda_layout *l, const program *p, const engine_optio
         const dtype as = cu_upload_type(w->type);
         const uint64_t bytes = row_bytes(w, as);
         const uint64_t extra = as == w->type ? 0 : row_bytes(w, w->type);
+        if (l->weights[i].absent) continue;
         l->weights[i].row_bytes = bytes;
         if (bytes > row) row = bytes;
         if (extra > file_row) file_row = extra;
@@ -250,6 +256,7 @@ static status place_weights(cuda_layout *l, const program *p, const engine_optio
     if (staged != OK) return staged;
     for (uint32_t i = 0; i < l->n_places; i++) {
         cuda_place *x = &l->places[i];
+        if (x->staged == CUDA_ABSENT) continue;
         uint64_t bytes =
             x->is_vector ? (uint64_t)x->n_in * 4 : cu_matrix_bytes(x->type, x->n_out, x->n_in);
         sizer own = {0};
@@ -422,6 +429,7 @@ static void place_asides(cuda_layout *l, const program *p, const engine_options 
     const op *x = &p->ops[at];
     cuda_in in;
     cuda_form out;
+    if (l->aside[at].on_host) return;
     if (find_op(x->kind, &in, &out) && in == CUDA_IN_ROUNDED && is_f32(l, x->in))
         put_aside(p, lives, at, ASIDE_IN,
                   sizer_times(s, rows_of(l, p, o, x->in), 2 * (uint64_t)l->values[x->in].cols));
@@ -528,7 +536,9 @@ static void place_packed(cuda_layout *l, const program *p, const engine_options 
     uint32_t n_out = 0;
     for (uint32_t i = 0; i < p->n_weights; i++) {
         const weight *w = &p->weights[i];
-        if (w->role == WEIGHT_VECTOR || !cu_matrix_is_packed(device_type(l, p, i))) continue;
+        if (w->role == WEIGHT_VECTOR || l->weights[i].absent ||
+            !cu_matrix_is_packed(device_type(l, p, i)))
+            continue;
         const uint64_t n = cu_quantized_bytes(FEW_ROWS, w->cols);
         if (n > most) most = n;
         if (w->rows > n_out) n_out = w->rows;
@@ -546,7 +556,7 @@ static void count_slices(cuda_layout *l, const program *p, const engine_options 
     uint32_t last = UNPLACED;
     for (uint32_t i = 0; i < p->n_ops && !o->batch_invariant; i++) {
         const op *x = &p->ops[i];
-        if (!cuda_multiplies(x->kind)) continue;
+        if (!cuda_multiplies(x->kind) || l->aside[i].on_host) continue;
         if (rows_of(l, p, o, x->in) <= CU_MANY_ROWS) continue;
         for (uint32_t k = 0; k < x->n_weights; k++) {
             if (x->w[k] == NO_WEIGHT) continue;
@@ -635,7 +645,8 @@ static void place_workspace(cuda_layout *l, const program *p, const engine_optio
     l->slot_logits = align_up(l->slot_results + l->results_bytes, ALIGN);
     l->slot_bytes = l->slot_logits;
     if (o->keep_logits) l->slot_bytes += align_up(kept_bytes(p, o, s), ALIGN);
-    l->staging_bytes = sizer_times(s, l->slot_bytes, CUDA_DEPTH);
+    l->crossing_at = sizer_times(s, l->slot_bytes, CUDA_DEPTH);
+    s->failed |= !add_u64(l->crossing_at, l->crossing_bytes, &l->staging_bytes);
     if (l->staging_bytes < CUDA_PINNED_LEAST) l->staging_bytes = CUDA_PINNED_LEAST;
 }
 
@@ -690,6 +701,7 @@ status cuda_layout_init(cuda_layout *l, const program *p, const engine_options *
     if (st == OK) st = find_parts(l, p, o, e);
     if (st == OK) st = find_forms(l, p, e);
     if (st == OK) st = place_weights(l, p, o, &s, e);
+    if (st == OK) st = hosting_cut(l, p, o, e);
     if (st == OK) st = place_values(l, p, o, &s, e);
     if (st == OK) {
         place_logits(l, p, o, &s);
@@ -704,6 +716,7 @@ status cuda_layout_init(cuda_layout *l, const program *p, const engine_options *
 }
 
 void cuda_layout_clear(cuda_layout *l) {
+    hosting_clear(l);
     free(l->places);
     free(l->staged);
     free(l->weights);

@@ -29,6 +29,7 @@ enum {
     CUDA_STAGES = 2   /* slots of the device for layers that come from the host */
 };
 #define CUDA_RESIDENT UINT32_MAX
+#define CUDA_ABSENT   (UINT32_MAX - 1)
 /* The ledger gives whole pages from 64 KiB on; pinned memory must not share one. */
 #define CUDA_PINNED_LEAST (64ull << 10)
 
@@ -41,7 +42,8 @@ typedef struct cuda_place {
     uint32_t n_out, n_in;
     uint32_t n_experts; /* matrices of that shape, one after the other; 1: one matrix */
     weight_id first;    /* its first weight: names it in the plan */
-    uint32_t staged;    /* index of what it comes from the host with; CUDA_RESIDENT: it stays */
+    uint32_t staged;    /* index of what it comes from the host with; CUDA_RESIDENT: it stays;
+                           CUDA_ABSENT: the CPU alone reads it, and it has no bytes */
 } cuda_place;
 
 /* Matrices of a layer that lie in the host's pinned memory, as the device has them, and come to a slot of
@@ -59,6 +61,7 @@ typedef struct cuda_weight {
     uint32_t row;       /* where its rows (a vector: its elements) begin there */
     uint64_t row_bytes; /* of a row as it is copied to the device (upload.h) */
     bool narrow;        /* of few outputs: float32 on the device, unless it is packed */
+    bool absent;        /* the CPU's operations alone read it */
 } cuda_weight;
 
 typedef enum cuda_form {
@@ -84,7 +87,23 @@ typedef struct cuda_aside {
     uint64_t state; /* where its floats begin in a slot of recurrent states */
     /* OP_ALL_GATHER: [n_ranks + 1], the first column of each rank's, then all; NULL: rows are joined */
     const uint32_t *cuts;
+    bool on_host; /* the CPU computes it */
 } cuda_aside;
+
+/* A value on its way between the device and the CPU, by the host's pinned memory. */
+typedef struct cuda_crossing {
+    value_id value;
+    bool up;            /* to the device */
+    uint64_t at;        /* in the pinned memory, from crossing_at on */
+    uint32_t n_experts; /* CUDA_VALUE_ROUTED: experts and weights alone cross; else 0 */
+} cuda_crossing;
+
+/* Operations, one behind the other, that the CPU computes between two of the device's (hosting.h). */
+typedef struct cuda_host_run {
+    uint32_t first_op, last_op;
+    uint32_t first, n; /* of the crossings: down, then up */
+    uint32_t from, to; /* operations of the CPU's program, crossings too */
+} cuda_host_run;
 
 typedef struct cuda_layout {
     cu_type t, kv_type; /* of activations; of K and V */
@@ -95,18 +114,25 @@ typedef struct cuda_layout {
     cuda_place *places;
     cuda_staged *staged; /* [n_staged], by their operations; their slots go round */
     uint32_t n_staged;
-    uint64_t staged_bytes; /* of all of them: what a step copies */
-    uint64_t host_bytes;   /* of the host's memory for them; whole pages */
-    cuda_weight *weights;  /* [n_weights] */
-    cuda_value *values;    /* [n_values] */
-    cuda_aside *aside;     /* [n_ops] */
-    uint32_t n_ranks;      /* that share the model; 1: no value is joined */
-    uint32_t *cuts;        /* of all values that are */
-    bool mostly_packed;    /* of the weights' bytes more than half are packed */
-    bool needs_gemm;       /* some matrix has 16 bits: not without cuBLASLt */
-    bool wants_gemm;       /* or packed ones have slices: cuBLASLt is used if it is there */
-    uint32_t n_slices;     /* of packed weights that meet many rows, in all operations */
-    bool is_split;         /* sequences may be longer than CUDA_SHORT */
+    uint64_t staged_bytes;    /* of all of them: what a step copies */
+    uint64_t host_bytes;      /* of the host's memory for them; whole pages */
+    cuda_host_run *host_runs; /* [n_host_runs], by their operations */
+    uint32_t n_host_runs;
+    cuda_crossing *crossings;
+    uint32_t n_crossings;
+    uint64_t crossing_at, crossing_bytes; /* in the pinned memory: as the run with most wants */
+    program *host_program;                /* the CPU's; NULL: there is none */
+    struct cpu_crossing *host_io;         /* [host_program->n_ops] */
+    cuda_weight *weights;                 /* [n_weights] */
+    cuda_value *values;                   /* [n_values] */
+    cuda_aside *aside;                    /* [n_ops] */
+    uint32_t n_ranks;                     /* that share the model; 1: no value is joined */
+    uint32_t *cuts;                       /* of all values that are */
+    bool mostly_packed;                   /* of the weights' bytes more than half are packed */
+    bool needs_gemm;                      /* some matrix has 16 bits: not without cuBLASLt */
+    bool wants_gemm;   /* or packed ones have slices: cuBLASLt is used if it is there */
+    uint32_t n_slices; /* of packed weights that meet many rows, in all operations */
+    bool is_split;     /* sequences may be longer than CUDA_SHORT */
     uint32_t max_stride, max_tiles, max_copies, max_checkpoints;
     uint32_t rope_pairs; /* frequencies of the largest rotary embedding; from table to table */
     /* Sections of the arena. */
@@ -127,7 +153,7 @@ typedef struct cuda_layout {
     kv_format kv[PLAN_MAX_GROUPS];
     uint32_t kv_layers[PLAN_MAX_GROUPS];
     /* The host's pinned memory: CUDA_DEPTH slots of tables, results, and logits where they are
-     * kept; bounces to load. */
+     * kept, then what crosses; bounces to load. */
     uint64_t slot_bytes, slot_results, slot_logits, staging_bytes;
     uint64_t bounce_bytes; /* of one of CUDA_BOUNCES: */
     uint64_t bounce_rows;  /* rows as the device takes them; beyond: a row of the file */
@@ -173,9 +199,14 @@ static inline uint32_t cuda_rows_up(uint32_t n, uint32_t unit) {
 static inline uint32_t cuda_graph_kinds(const cuda_layout *l) {
     return l->is_split ? 2 : 1;
 }
+/* Not where copies of the next step begin during this one, nor where the CPU computes a part, for rows that
+ * must be real. */
+static inline bool cuda_wants_graphs(const cuda_layout *l) {
+    return !l->n_staged && !l->n_host_runs;
+}
 static inline uint32_t cuda_graph_count(const cuda_layout *l, uint32_t max_seqs) {
     uint32_t n = 1;
-    if (l->n_staged) return 0; /* copies of the next step begin during this one */
+    if (!cuda_wants_graphs(l)) return 0;
     for (uint32_t b = 1; b < max_seqs; b = cuda_bucket_after(b, max_seqs)) n++;
     return n * cuda_graph_kinds(l);
 }

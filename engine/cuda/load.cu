@@ -135,6 +135,7 @@ static void resolve_op(cuda_engine *e, cuda_op *c, const op *o) {
     uint32_t col = 0, last = UINT32_MAX, row = 0;
     memset(c, 0, sizeof *c);
     c->o = o;
+    if (e->l->aside[o - e->p->ops].on_host) return;
     for (uint32_t i = 0; i < o->n_weights; i++) {
         if (o->w[i] == NO_WEIGHT) continue;
         const cuda_weight *w = &e->l->weights[o->w[i]];
@@ -166,7 +167,8 @@ static bool reads(const op *o, value_id v) {
 static bool feeds_codes(const cuda_engine *e, uint32_t i) {
     const uint32_t n = e->p->n_ops;
     const value_id out = e->p->ops[i].out;
-    if (out == NO_VALUE || i + 1 == n) return false;
+    if (out == NO_VALUE || i + 1 == n || e->l->aside[i].on_host || e->l->aside[i + 1].on_host)
+        return false;
     const cuda_op *next = &e->op[i + 1];
     const op_kind k = next->o->kind;
     if (next->o->in != out || (k != OP_LINEAR && k != OP_GATE_UP && k != OP_LOGITS))

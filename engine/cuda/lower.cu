@@ -654,7 +654,12 @@ cudaError_t cuda_run_program(cuda_engine *e, const cuda_run *run) {
     cu_early = launches_early(e, run->shape.n_rows);
     cudaError_t ce = run_copies(&w);
     if (ce == cudaSuccess) ce = cuda_stage_begin(e);
-    for (uint32_t i = 0; i < e->p->n_ops && ce == cudaSuccess; i++) {
+    for (uint32_t i = 0, r = 0; i < e->p->n_ops && ce == cudaSuccess; i++) {
+        if (r < e->l->n_host_runs && e->l->host_runs[r].first_op == i) {
+            ce = cuda_host_run_put(e, r, &run->shape);
+            i = e->l->host_runs[r++].last_op;
+            continue;
+        }
         ce = cuda_stage_before(e, i);
         if (ce == cudaSuccess) ce = run_op(&w, &e->op[i]);
         if (ce == cudaSuccess) ce = cuda_stage_behind(e, i);

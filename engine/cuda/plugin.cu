@@ -217,7 +217,7 @@ static status open_gemm(cuda_engine *e, err *er) {
 static status open_graphs(cuda_engine *e, err *er) {
     status s = cuda_warm_up(e, er);
     const uint64_t before = free_now();
-    if (s == OK && !e->opt.eager && !e->l->n_staged) s = cuda_capture(e, er);
+    if (s == OK && !e->opt.eager && cuda_wants_graphs(e->l)) s = cuda_capture(e, er);
     e->memory.graph_bytes = less(before, free_now());
     if (s == OK) s = cuda_stage_measure(e, er);
     return s;
@@ -232,6 +232,7 @@ static status open_parts(cuda_engine *e, err *er) {
     if (s == OK && !e->op)
         s = cuda_fail(e->host, er, ERR_NO_MEMORY, "no memory for the engine");
     if (s == OK) s = cuda_stager_open(e, er);
+    if (s == OK) s = cuda_calls_open(e, er);
     if (s == OK) s = cuda_load(e, er);
     if (s == OK) s = fill_constants(e, er);
     if (s == OK) s = open_gemm(e, er);
@@ -246,6 +247,7 @@ static void plugin_close(engine *head) {
     cuda_ranks_close(e);
     if (e->stream) cudaStreamSynchronize(e->stream);
     cuda_stager_close(e);
+    cuda_calls_close(e);
     cuda_graphs_clear(e);
     gemm_close(e->lt);
     for (uint32_t i = 0; i < CUDA_DEPTH; i++)

@@ -30,6 +30,10 @@ typedef struct cuda_host {
      * position, until open returns, and what multiplies cosine and sine. */
     const double *freqs;
     float rope_scale[PROGRAM_MAX_ROPES];
+    /* Computes run i of layout->host_runs for so many rows, whose values cross in staging: called from within
+     * the device's stream, by a thread of the driver. NULL: there are none. */
+    void *computer;
+    void (*compute)(void *computer, uint32_t run, uint32_t n_rows);
     /* Device memory by class, against the plan's limits: false when it would exceed them. */
     void *account;
     bool (*reserve)(void *account, mem_class, uint64_t bytes);

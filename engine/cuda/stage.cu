@@ -28,7 +28,7 @@ cudaError_t cuda_stage_begin(cuda_engine *e) {
     cuda_stager *g = &e->stager;
     cudaError_t ce = cudaSuccess;
     g->next = 0;
-    for (uint32_t i = 0; i < CUDA_STAGES && i < e->l->n_staged && !g->idle; i++)
+    for (uint32_t i = 0; i < CUDA_STAGES && i < e->l->n_staged && !e->idle; i++)
         if (ce == cudaSuccess) ce = fetch(e, i);
     return ce;
 }
@@ -36,7 +36,7 @@ cudaError_t cuda_stage_begin(cuda_engine *e) {
 cudaError_t cuda_stage_before(cuda_engine *e, uint32_t op) {
     cuda_stager *g = &e->stager;
     const uint32_t i = g->next;
-    if (i == e->l->n_staged || e->l->staged[i].first_op != op || g->idle) return cudaSuccess;
+    if (i == e->l->n_staged || e->l->staged[i].first_op != op || e->idle) return cudaSuccess;
     cudaError_t ce = g->waits ? cudaEventRecord(g->waits[2 * i], e->stream) : cudaSuccess;
     if (ce == cudaSuccess) ce = cudaStreamWaitEvent(e->stream, g->arrived[i % CUDA_STAGES], 0);
     if (ce == cudaSuccess && g->waits) ce = cudaEventRecord(g->waits[2 * i + 1], e->stream);
@@ -46,7 +46,7 @@ cudaError_t cuda_stage_before(cuda_engine *e, uint32_t op) {
 cudaError_t cuda_stage_behind(cuda_engine *e, uint32_t op) {
     cuda_stager *g = &e->stager;
     const uint32_t i = g->next;
-    if (i == e->l->n_staged || e->l->staged[i].last_op != op || g->idle) return cudaSuccess;
+    if (i == e->l->n_staged || e->l->staged[i].last_op != op || e->idle) return cudaSuccess;
     g->next++;
     const cudaError_t ce = cudaEventRecord(g->spent[i % CUDA_STAGES], e->stream);
     if (ce != cudaSuccess || i + CUDA_STAGES >= e->l->n_staged) return ce;

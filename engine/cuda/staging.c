@@ -3,9 +3,10 @@
 
 #include <stdlib.h>
 
-/* So that n of n_layers are spread evenly. */
-static bool is_host_layer(uint32_t n, uint32_t n_layers, uint32_t layer) {
-    if (n > n_layers) n = n_layers;
+/* So that n of n_layers are spread evenly, or the first where nothing is copied. */
+static bool is_host_layer(const engine_options *o, uint32_t n_layers, uint32_t layer) {
+    const uint32_t n = o->host_layers < n_layers ? o->host_layers : n_layers;
+    if (o->host_computes) return layer < n;
     return (uint64_t)(layer + 1) * n / n_layers > (uint64_t)layer * n / n_layers;
 }
 
@@ -14,14 +15,14 @@ bool staging_wants(const program *p, const engine_options *o, const weight *w) {
     if (w->role != WEIGHT_LINEAR || w->layer < 0 || (uint32_t)w->layer >= n_layers)
         return false;
     const uint32_t layer = (uint32_t)w->layer;
-    return is_host_layer(o->host_layers, n_layers, layer) ||
+    return is_host_layer(o, n_layers, layer) ||
            (layer < o->host_experts && weight_is_routed(w));
 }
 
 uint32_t staging_count(const program *p, const engine_options *o) {
     const uint32_t n_layers = p->config.n_layers;
     uint32_t n = 0;
-    if (!o->host_layers && !o->host_experts) return 0;
+    if ((!o->host_layers && !o->host_experts) || o->host_computes) return 0;
     for (uint32_t layer = 0; layer < n_layers; layer++) {
         uint32_t i = 0;
         while (i < p->n_weights &&
@@ -74,7 +75,7 @@ void staging_place(cuda_layout *l, sizer *s) {
     uint64_t most = 0;
     for (uint32_t i = 0; i < l->n_places; i++) {
         cuda_place *x = &l->places[i];
-        if (x->staged == CUDA_RESIDENT) continue;
+        if (x->staged >= l->n_staged) continue;
         x->at = l->staged[x->staged].bytes; /* within the slot, for now */
         l->staged[x->staged].bytes += x->bytes;
     }
@@ -89,7 +90,7 @@ void staging_place(cuda_layout *l, sizer *s) {
     l->staged_slots_bytes = s->n - at;
     for (uint32_t i = 0; i < l->n_staged; i++) l->staged[i].at = at + i % CUDA_STAGES * most;
     for (uint32_t i = 0; i < l->n_places; i++)
-        if (l->places[i].staged != CUDA_RESIDENT)
+        if (l->places[i].staged < l->n_staged)
             l->places[i].at += l->staged[l->places[i].staged].at;
     l->host_bytes = l->staged_bytes;
     if (l->n_staged && l->host_bytes < CUDA_PINNED_LEAST) l->host_bytes = CUDA_PINNED_LEAST;
@@ -103,7 +104,7 @@ void staging_terms(const cuda_layout *l, const program *p, terms *t) {
     const size_t first = t->n;
     for (uint32_t i = 0; i < l->n_places; i++) {
         const cuda_place *x = &l->places[i];
-        if (x->staged == CUDA_RESIDENT) continue;
+        if (x->staged >= l->n_staged) continue;
         weight_term_add(t, first, &p->weights[x->first], dtype_name(x->type), x->bytes);
     }
     if (l->host_bytes > l->staged_bytes)

@@ -1,5 +1,5 @@
 /* Which weights of a model the CUDA engine leaves in the host's memory, and where they come to on the
- * device. Of a host layer all matrices lie there; of a layer whose experts do, theirs. Host layers are
+ * device, where the CPU does not compute with them (hosting.h). Of a host layer all matrices lie there; of a layer whose experts do, theirs. Host layers are
  * spread evenly among the others, so that their copies have the time in which those compute. Vectors,
  * the embedding and the output matrix stay on the device.
  *
@@ -12,9 +12,9 @@
 #include "engine/arrange.h"
 #include "engine/cuda/layout.h"
 
-/* Whether the options want that weight on the host. */
+/* Whether the options want that weight on the host, copied from there or computed there. */
 bool staging_wants(const program *, const engine_options *, const weight *);
-/* Layers of which the options want anything there, less those that stay since they are few. */
+/* Layers of which the options want anything there that is copied, less those that stay since they are few. */
 uint32_t staging_count(const program *, const engine_options *);
 /* Sets `staged` of each place, and layout.staged but for what staging_place sets. Errors: ERR_UNSUPPORTED
  * (operations of two layers read a weight), ERR_NO_MEMORY. */

@@ -44,6 +44,7 @@ static cudaError_t submit_step(cuda_engine *e, const batch *b, cuda_slot *slot) 
     cudaError_t ce = cudaSetDevice(e->device);
     const uint64_t bytes = cuda_fill(e, b, slot, &run);
     e->stager.waits = slot->waits;
+    e->calls = slot->calls;
     if (ce == cudaSuccess) ce = copy_tables(e, slot, bytes);
     if (ce == cudaSuccess)
         ce = run.graph ? cudaGraphLaunch(cuda_graph_of(e, &run), e->stream)
@@ -128,12 +129,12 @@ static cuda_run blank_of(const cuda_engine *e, uint32_t n) {
 status cuda_warm_up(cuda_engine *e, err *er) {
     cudaError_t ce = cudaSuccess;
     const uint32_t most = e->opt.max_rows;
-    e->stager.idle = true;
+    e->idle = true;
     for (uint32_t n = 1; ce == cudaSuccess; n = n <= CU_FEW_ROWS ? n + 1 : 2 * n - 1) {
         const cuda_run run = blank_of(e, n < most ? n : most);
         ce = run_blank(e, &run);
         if (n >= most) break;
     }
-    e->stager.idle = false;
+    e->idle = false;
     return cuda_check(e->host, ce, "warming up", er);
 }

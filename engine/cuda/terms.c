@@ -1,6 +1,7 @@
 /* The layout of the CUDA engine as terms of the plan. Pure; any thread. */
 #include "base/check.h"
 #include "engine/arrange.h"
+#include "engine/cuda/hosting.h"
 #include "engine/cuda/layout.h"
 #include "engine/cuda/staging.h"
 #include "engine/follow.h"
@@ -81,6 +82,7 @@ void cuda_layout_terms(const cuda_layout *l, const program *p, const engine_opti
                        terms *t) {
     weight_terms(l, p, t);
     staging_terms(l, p, t);
+    hosting_terms(l, o, t);
     terms_add(t, MEM_ACTIVATIONS, TERM_EXACT, l->values_bytes,
               "values of %u rows; buffers while loading", o->max_rows);
     terms_last_on_device(t);
@@ -109,7 +111,10 @@ void cuda_layout_terms(const cuda_layout *l, const program *p, const engine_opti
     }
     foreign_terms(l, p, o, t);
     group_terms(l, p, o, t);
-    terms_add(t, MEM_WORKSPACE, TERM_EXACT, l->staging_bytes,
+    if (l->crossing_bytes)
+        terms_add(t, MEM_WORKSPACE, TERM_EXACT, l->crossing_bytes,
+                  "pinned values of %u rows between CPU and device", o->max_rows);
+    terms_add(t, MEM_WORKSPACE, TERM_EXACT, l->staging_bytes - l->crossing_bytes,
               "pinned tables and results of %d steps%s", CUDA_DEPTH,
               o->keep_logits ? ", their logits too" : "");
     terms_add(t, MEM_LOADING, TERM_EXACT, CUDA_BOUNCES * l->bounce_bytes,

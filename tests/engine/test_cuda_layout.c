@@ -7,6 +7,7 @@
 
 #include "engine/arrange.h"
 #include "engine/cuda/backend_cuda.h"
+#include "engine/cuda/hosting.h"
 
 /* Llama-3-8B: 32 layers, 8,030,261,248 parameters, 131,072 bytes of KV cache a token. */
 static model_config llama3_8b(void) {
@@ -170,6 +171,62 @@ START_TEST(weights_of_host_layers_are_in_the_host_s_memory_once) {
         before = device;
         for (uint32_t i = 1; i < l.n_staged && n <= 16; i++) /* no two beside each other */
             ck_assert_int_gt(l.staged[i].layer, l.staged[i - 1].layer + 1);
+        cuda_layout_clear(&l);
+        terms_clear(&t);
+    }
+    model_close(m);
+}
+END_TEST
+
+/* What crosses in a run: each value once, those down first, one behind the other. */
+static void check_runs(const cuda_layout *l, const program *p, const engine_options *o) {
+    uint32_t next = 0;
+    for (uint32_t i = 0; i < l->n_host_runs; i++) {
+        const cuda_host_run *r = &l->host_runs[i];
+        uint64_t at = 0;
+        ck_assert(r->first == next && r->n >= 2 && r->first_op <= r->last_op);
+        ck_assert(i == 0 || r->first_op > r[-1].last_op + 1);
+        for (uint32_t k = 0; k < r->n; k++) {
+            const cuda_crossing *x = &l->crossings[r->first + k];
+            ck_assert_uint_eq(x->at, at);
+            at += align_up((uint64_t)o->max_rows * p->values[x->value].cols *
+                               (l->values[x->value].form == CUDA_VALUE_T ? 2 : 4),
+                           64);
+            ck_assert(k == 0 || x->up >= x[-1].up);
+        }
+        ck_assert_uint_le(at, l->crossing_bytes);
+        ck_assert_uint_eq(r->to - r->from, r->n + r->last_op + 1 - r->first_op);
+        next += r->n;
+    }
+    ck_assert_uint_eq(next, l->n_crossings);
+    ck_assert_uint_le(l->crossing_at + l->crossing_bytes, l->staging_bytes);
+}
+
+/* Layer 0's q, k and v; for each layer what follows attention, with the next one's q, k and v. */
+START_TEST(a_dense_layer_that_the_cpu_computes_is_one_run) {
+    model_config c = llama3_8b();
+    model *m = planned(&c, DT_BF16);
+    engine_options o = big_options();
+    cuda_layout l;
+    err e;
+    uint64_t before = UINT64_MAX;
+    o.host_computes = true;
+    for (uint32_t n = 0; n <= 32; n++) {
+        terms t = {0};
+        kv_request kv = {0};
+        o.host_layers = n;
+        ck_assert_msg(backend_cuda.terms(&m->program, &o, &t, &kv, &e) == OK, "%s", e.text);
+        ck_assert_msg(cuda_layout_init(&l, &m->program, &o, &e) == OK, "%s", e.text);
+        ck_assert_uint_eq(l.n_host_runs, n ? n + 1 : 0);
+        ck_assert_uint_eq(l.n_staged, 0);
+        /* q, k and v; and down the heads' output and the residual stream, up that and the next q, k and v */
+        ck_assert_uint_eq(l.n_crossings, n ? 2 + 4 * n - 1 : 0);
+        check_runs(&l, &m->program, &o);
+        uint64_t device = 0;
+        for (size_t i = 0; i < t.n; i++) device += t.v[i].on_device ? t.v[i].bytes : 0;
+        ck_assert_uint_le(device, before); /* gpu_layers = auto relies on it */
+        before = device;
+        ck_assert_uint_ge(sum_of(&t, MEM_WEIGHTS, false), hosting_bytes(&l));
         cuda_layout_clear(&l);
         terms_clear(&t);
     }
@@ -434,6 +491,7 @@ CHECK_MAIN("cuda layout", a_public_model_has_its_published_bytes,
            weights_that_compute_together_lie_together,
            packed_weights_of_many_rows_have_memory_for_a_slice,
            weights_of_host_layers_are_in_the_host_s_memory_once,
+           a_dense_layer_that_the_cpu_computes_is_one_run,
            experts_of_the_first_layers_come_from_the_host, values_alive_together_share_no_bytes,
            tables_of_every_shape_fit_the_largest, what_its_kernels_lack_is_named,
            what_it_cannot_compute_is_named, a_plugin_that_is_not_there_is_said_in_one_line)
