@@ -432,6 +432,14 @@ static void write_offload(out *o, const device_memory *d) {
           (double)d->link_bytes_per_s);
 }
 
+static void write_computed(out *o, const device_memory *d) {
+    gauge(o, "vramd_offload_computed_bytes",
+          "Weights in the host's memory with which the CPU computes, as stored.",
+          (double)d->computed_bytes);
+    counter(o, "vramd_offload_compute_seconds_total",
+            "Time for which the CPU computed parts of steps.", (double)d->computed_us / 1e6);
+}
+
 static void write_memory(out *o, const app *a, const budget_view *b) {
     const memory_sample *s = &a->memory;
     ledgers l;
@@ -481,6 +489,7 @@ static void write_memory(out *o, const app *a, const budget_view *b) {
           "Measured part of it that is the driver's context, libraries and graphs.",
           (double)s->device.outside_bytes);
     if (s->device.step_bytes) write_offload(o, &s->device);
+    if (s->device.computed_bytes) write_computed(o, &s->device);
 }
 
 /* One sample a tenant, of the counter at an offset in it. */

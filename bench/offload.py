@@ -14,25 +14,26 @@ def plugin():
     return BUILD / "vramd-cuda-shim.so"
 
 
-def options(layers):
+def options(layers, how):
     return ["--backend", "cuda", "--cuda-plugin", plugin().resolve(), "--max-model-len", 128, "--max-num-seqs", 2, "--max-num-batched-tokens", 4,
-            "--kv-cache-tokens", 256, "--gpu-layers", layers]
+            "--kv-cache-tokens", 256, "--gpu-layers", layers, "--offload", how]
 
 
 def weights(classes, key):
     return sum(c[key] for c in classes if c["class"] == "weights")
 
 
-def row(layers, model):
-    p = subprocess.run([BUILD / "vramd", "plan", "--json", model, *map(str, options(layers))], check=True, stdout=subprocess.PIPE, text=True)
+def row(layers, how, model):
+    p = subprocess.run([BUILD / "vramd", "plan", "--json", model, *map(str, options(layers, how))], check=True, stdout=subprocess.PIPE, text=True)
     plan = json.loads(p.stdout)
-    server = vramd_server(*options(layers), model=model)
+    server = vramd_server(*options(layers, how), model=model)
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/v1/memory") as r:
             held = json.load(r)
     finally:
         server.stop()
-    return {"technique": "offload", "variant": f"{layers}", "device_planned": plan["total_bytes"], "device_held": held["device"]["ledger_bytes"],
+    others = ", the CPU computes the others" if how == "compute" else ""
+    return {"technique": "offload", "variant": f"{layers}{others}", "device_planned": plan["total_bytes"], "device_held": held["device"]["ledger_bytes"],
             "host_weights_planned": weights(plan["host"]["terms"], "bytes"), "host_weights_held": weights(held["classes"], "ledger_bytes"),
             "slots_bytes": sum(t["bytes"] for t in plan["terms"] if "slots for" in t["what"]), "step_bytes": plan.get("offload", {}).get("step_bytes", 0)}
 
@@ -45,7 +46,7 @@ def run():
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder) / "deep.gguf"
         write(str(model), "F16", layers=LAYERS)
-        return [row(n, model) for n in ("all", 9, 6, 3, 0)]
+        return [row(n, "copy", model) for n in ("all", 9, 6, 3, 0)] + [row(n, "compute", model) for n in (9, 6, 3, 0)]
 
 
 def table(rows):

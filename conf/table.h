@@ -186,10 +186,14 @@
       "path of the CUDA engine; default: vramd-cuda.so beside the binary, or where packages " \
       "put it", "", "")                                                                       \
     X("engine", STR, gpu_layers, "auto", 0, 15, "",                                           \
-      "CUDA: layers whose weights are in the device's memory; those of the others are in the host's and come for each " \
-      "step. auto: as many as fit; all", "", "n-gpu-layers ngl")                              \
+      "CUDA: layers whose weights are in the device's memory; those of the others are in the host's (offload). auto: " \
+      "as many as fit; all", "", "n-gpu-layers ngl")                                          \
     X("engine", U32, n_cpu_moe, 0, 0, 65535, "",                                              \
       "CUDA: of so many first layers the experts' weights are in the host's memory", "", "")  \
+    X("engine", ENUM, offload, 1, 0, 0, "",                                                   \
+      "CUDA: weights in the host's memory are copied to the device for each step, with the same bits, or the CPU " \
+      "computes with them there; auto: what decodes faster by the rates of link and memory", \
+      "auto|copy|compute", "")                                                                \
     X("engine", BOOL, batch_invariant, 0, 0, 1, "",                                           \
       "CUDA: compute the same bits whatever else is in the batch, which is slower; the CPU always does", \
       "", "")                                                                                 \

@@ -16,8 +16,8 @@ static void print_help(void) {
     puts(
         "usage: vramd plan MODEL [--json] [--weights TYPE] [--device CARD | --device-memory "
         "N]\n"
-        "                  [--memory N] [--bandwidth N] [--link N] [--for GOAL]\n"
-        "                  [--details] [--formula rule-of-thumb] [OPTIONS]\n"
+        "                  [--memory N] [--bandwidth N] [--link N] [--host-bandwidth N]\n"
+        "                  [--for GOAL] [--details] [--formula rule-of-thumb] [OPTIONS]\n"
         "       vramd plan --list-devices\n\n"
         "Says whether a model fits, in one line, then what takes how much, then what to do: "
         "the\n"
@@ -45,6 +45,8 @@ static void print_help(void) {
         "  --link N             of the way from the host's memory to a device: 25GB/s; "
         "default: 80 %\n"
         "                       of the card's link\n"
+        "  --host-bandwidth N   of the host's memory beside a device, for what the CPU "
+        "computes\n"
         "  --details            every term, and what each setting costs\n"
         "  --json               the plan as one JSON object\n");
     options_print_help(stdout, NULL);
@@ -107,7 +109,7 @@ static status make_card(const char *memory, char name[32], cuda_card *out, err *
 
 /* The flags of this command beside the options. */
 typedef struct flags {
-    const char *card, *device_memory, *formula, *bandwidth, *link, *goal, *lengths, *fit;
+    const char *card, *device_memory, *formula, *bandwidth, *link, *host, *goal, *lengths, *fit;
     bool json, details, grid;
 } flags;
 
@@ -163,6 +165,9 @@ static status read_flags(const flags *f, machine_wish *w, asked *out, err *e) {
     }
     if (s == OK) s = read_bandwidth("--bandwidth", f->bandwidth, &out->plan.bandwidth, e);
     if (s == OK) s = read_bandwidth("--link", f->link, &out->plan.link, e);
+    if (s == OK) s = read_bandwidth("--host-bandwidth", f->host, &out->plan.host, e);
+    w->link = out->plan.link;
+    w->host_bandwidth = out->plan.host;
     if (s == OK && f->goal && !plan_goal_by_name(&out->goal, f->goal)) {
         err_set(e, ERR_INVALID, "--for: \"%.40s\" is not known", f->goal);
         return err_hint(e, "latency, throughput, context");
@@ -219,6 +224,7 @@ int cmd_plan(int argc, char **argv) {
                      .formula = args_take_value(&argc, argv, "--formula"),
                      .bandwidth = args_take_value(&argc, argv, "--bandwidth"),
                      .link = args_take_value(&argc, argv, "--link"),
+                     .host = args_take_value(&argc, argv, "--host-bandwidth"),
                      .goal = args_take_value(&argc, argv, "--for"),
                      .lengths = args_take_value(&argc, argv, "--lengths"),
                      .fit = args_take_value(&argc, argv, "--fit"),

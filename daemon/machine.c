@@ -22,6 +22,7 @@
 #include "daemon/machine_template.h"
 #include "daemon/machine_words.h"
 #include "daemon/plan/planned_model.h"
+#include "daemon/plan/plan_offload.h"
 #include "daemon/plan/rank_plan.h"
 #include "daemon/ranks/launch.h"
 #include "daemon/ranks/rank_threads.h"
@@ -408,7 +409,8 @@ static void list_terms(const machine *m, terms *t) {
                              (m->draft.model ? m->draft.opt.n_threads - 1 : 0);
     runtime_terms(t, m->part ? 0 : RUNTIME_BYTES, threads);
     if (m->engine_opt.by_messages) launch_terms(t);
-    if (m->engine_opt.activations == ACTIVATION_BF16 && !m->on_device)
+    if (m->engine_opt.activations == ACTIVATION_BF16 &&
+        (!m->on_device || gpu_layers_computed(m)))
         terms_add(t, MEM_RUNTIME, TERM_CALIBRATED,
                   (uint64_t)m->engine_opt.n_threads * BF16_STACK_BYTES,
                   "weights in bf16 on %u stacks", m->engine_opt.n_threads);
@@ -509,6 +511,7 @@ static status solve(machine *m, const machine_wish *w, err *e) {
     expert_shape x;
     bool automatic;
     status s = expert_memory_slots(m, &x, &m->engine_opt.expert_slots, &automatic, e);
+    if (s == OK) plan_offload(m, w);
     if (s == OK) s = gpu_layers_solve(m, w, solve_with, e);
     if (s != ERR_BUDGET || !x.n_layers || m->engine_opt.expert_slots) return s;
     if (automatic) return expert_memory_solve(m, w, &x, solve_with, e);
@@ -581,6 +584,7 @@ status machine_plan_again(machine *m, const machine *of, const options *o,
                           const machine_wish *w, err *e) {
     borrow(m, of, o);
     gpu_layers_keep(of, &m->opt);
+    plan_offload_keep(of, &m->opt);
     status s = resolve(m, w, e);
     m->engine_opt.device = of->engine_opt.device;
     m->engine_opt.n_sms = of->engine_opt.n_sms;

@@ -94,9 +94,10 @@ typedef struct machine_wish {
     bool in_proportion; /* kv_request's */
     const budget *budget; /* of machine_plan_again, in place of the one that was chosen */
 
-    const char *weights;   /* type of the matrices when the model is a config.json */
-    const cuda_card *card; /* plan for this device, which need not be here */
-    uint32_t at_most_len;  /* max_model_len = 0 means at most this (0: DEFAULT_CONTEXT) */
+    const char *weights;         /* type of the matrices when the model is a config.json */
+    const cuda_card *card;       /* plan for this device, which need not be here */
+    double link, host_bandwidth; /* of plan_bandwidth_of, for offload = auto; 0: not given */
+    uint32_t at_most_len;        /* max_model_len = 0 means at most this (0: DEFAULT_CONTEXT) */
     /* One of several in a process, whose front end and runtime are planned elsewhere
      * (machine_shared_terms): so much of the option memory is not for this one, and the KV cache is as
      * with memory = auto. */

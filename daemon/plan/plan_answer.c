@@ -12,7 +12,7 @@
 void plan_answer_make(plan_answer *a, const machine *m, const plan_question *q,
                       const plan_asked *asked) {
     plan_judge(&a->verdict, m, q);
-    a->bandwidth = plan_bandwidth_of(m, asked->bandwidth, asked->link);
+    a->bandwidth = plan_bandwidth_of(m, asked->bandwidth, asked->link, asked->host);
     for (int g = 0; g < PLAN_GOALS; g++)
         plan_choose(&a->choice[g], (plan_goal)g, m, q, &a->bandwidth);
     if (asked->grid) plan_grid_make(&a->grid, m, q);
@@ -45,7 +45,7 @@ static const char plannable[] =
     "kv_cache_tokens block_size state_checkpoints max_connections max_body max_waiting "
     "request_memory "
     "grammar_cache_bytes kv_host_bytes expert_memory embeddings threads activation_dtype "
-    "batch_invariant gpu_layers n_cpu_moe";
+    "batch_invariant gpu_layers n_cpu_moe offload";
 
 enum { MOST_FLAG = 128 };
 

@@ -10,6 +10,7 @@
 typedef struct plan_asked {
     double bandwidth; /* bytes/s; 0: the card's, or assumed */
     double link;      /* the same, of the way from the host's memory to a device */
+    double host;      /* the same, of the host's memory beside a device */
     uint64_t fit;     /* bytes; 0: no types of weights */
     bool grid, rule_of_thumb;
 } plan_asked;

@@ -94,7 +94,7 @@ status simulation_of_log(simulation *s, str log, const char *path, err *e) {
 
 status simulation_of_plan(simulation *s, const machine *m, double bandwidth, double operations,
                           err *e) {
-    const plan_bandwidth b = plan_bandwidth_of(m, bandwidth, 0);
+    const plan_bandwidth b = plan_bandwidth_of(m, bandwidth, 0, 0);
     enum { KV_TOKENS = 1000 };
     if (b.bytes_per_s <= 0) {
         err_set(e, ERR_INVALID, "the bandwidth of this device is %s", b.source);

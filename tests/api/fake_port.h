@@ -344,7 +344,9 @@ static FAKE_UNUSED bool fake_device_memory(port *p, device_memory *out) {
                            .step_bytes = 4096,
                            .staged_bytes = 12288,
                            .stall_us = 2500000,
-                           .link_bytes_per_s = 1 << 30};
+                           .link_bytes_per_s = 1 << 30,
+                           .computed_bytes = 8192,
+                           .computed_us = 1250000};
     return true;
 }
 

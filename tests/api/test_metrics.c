@@ -147,6 +147,8 @@ START_TEST(a_device_has_an_account_of_its_own) {
         "vramd_offload_bytes_total{model_name=\"fake\"} 12288\n",
         "vramd_offload_stall_seconds_total{model_name=\"fake\"} 2.5\n",
         "vramd_offload_link_bytes_per_second{model_name=\"fake\"} 1073741824\n",
+        "vramd_offload_computed_bytes{model_name=\"fake\"} 8192\n",
+        "vramd_offload_compute_seconds_total{model_name=\"fake\"} 1.25\n",
     };
     for (size_t i = 0; i < sizeof want / sizeof *want; i++) assert_has(r.body, want[i]);
     static metric_family fam[200];

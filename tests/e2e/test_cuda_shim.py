@@ -383,11 +383,7 @@ def test_layers_of_the_host_say_what_the_device_says_and_the_plan_is_the_ledger(
         assert [ask(part, **j) for j in jobs] == want
         assert crowd(jobs, lambda j: ask(part, **j)) == want
         m, plan = part.memory(), device_plan(*options[1:], "-ngl", str(layers))
-        for side, planned in ((m["device"], plan), (m, plan["host"])):
-            assert side["plan_bytes"] <= side["budget_bytes"] and side["ledger_bytes"] <= side["plan_bytes"]
-            for name in ("weights", "workspace", "activations"):
-                held = next((c["ledger_bytes"] for c in side["classes"] if c["class"] == name), 0)
-                assert held == sum(t["bytes"] for t in planned["terms"] if t["class"] == name), name
+        planned_is_held(m, plan, "weights", "workspace", "activations")
         assert next(c["ledger_bytes"] for c in m["classes"] if c["class"] == "weights") == (6 - layers) * LAYER
         assert m["device"]["driver"]["used_bytes"] <= m["device"]["budget_bytes"]
         step, copied = counter(part, "vramd_offload_step_bytes"), counter(part, "vramd_offload_bytes_total")
@@ -398,6 +394,39 @@ def test_layers_of_the_host_say_what_the_device_says_and_the_plan_is_the_ledger(
         whole.stop()
         text = part.stop()
     assert f"the matrices of {6 - layers} layers" in text and "steps run without CUDA graphs" in text
+
+
+def planned_is_held(memory, plan, *classes):
+    for side, planned in ((memory["device"], plan), (memory, plan["host"])):
+        assert side["plan_bytes"] <= side["budget_bytes"] and side["ledger_bytes"] <= side["plan_bytes"]
+        for name in classes:
+            held = next((c["ledger_bytes"] for c in side["classes"] if c["class"] == name), 0)
+            assert held == sum(t["bytes"] for t in planned["terms"] if t["class"] == name), name
+
+
+@pytest.mark.parametrize("name,layers", [("F16", 0), ("F16", 2), ("Q4_0", 3)])
+def test_layers_that_the_cpu_computes_say_what_the_cpu_engine_says(tmp_path, name, layers):
+    file = str(tmp_path / "deep.gguf")
+    write(file, name, layers=6)
+    options = ["--model", file, *CUDA, *SMALL, "-ngl", str(layers), "--offload", "compute", "--threads", "2"]
+    cpu = Daemon("--model", file, "--backend", "cpu", "--activation-dtype", "f32", "--kv-cache-dtype", "f32", *SMALL)
+    part = Daemon(*options)
+    try:
+        want = [ask(cpu, p, logprobs=5) for p in PROMPTS]
+        for got in ([ask(part, p, logprobs=5) for p in PROMPTS], crowd(PROMPTS, lambda p: ask(part, p, logprobs=5))):
+            assert sum(compare(a, b, TOLERANCE[name]) for a, b in zip(want, got)) > 30
+        m, plan = part.memory(), device_plan(*options[1:])
+        planned_is_held(m, plan, "weights", "workspace", "activations")
+        o = plan["offload"]
+        assert (o["mode"], o["gpu_layers"], o["copies"], o["slots"], o["step_bytes"]) == ("compute", layers, 0, 0, 0)
+        assert not [t for t in plan["terms"] if "slots for" in t["what"]]
+        assert counter(part, "vramd_offload_computed_bytes") >= o["computed_bytes"] > 0
+        assert counter(part, "vramd_offload_compute_seconds_total") > 0
+        assert "vramd_offload_step_bytes" not in part.http.get("/metrics").text
+    finally:
+        cpu.stop()
+        text = part.stop()
+    assert "where the CPU computes them" in text and "steps run without CUDA graphs" in text
 
 
 def test_auto_puts_on_the_host_what_the_device_s_budget_does_not_hold(deep_model):

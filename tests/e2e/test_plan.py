@@ -518,6 +518,28 @@ def test_layers_on_the_host_are_planned_to_the_byte_on_both_sides(plan):
     assert layers_of(plan, 0, "--link", "50GB/s")["offload"]["estimate"]["link_bytes_per_s"] == 50e9
 
 
+def test_layers_that_the_cpu_computes_have_no_slots_and_are_predicted_by_the_host_s_memory(plan):
+    whole = layers_of(plan, "all")
+    for n in (0, 1, 20, 31):
+        doc = layers_of(plan, n, "--offload", "compute", "--host-bandwidth", "100GB/s")
+        SCHEMA.validate(doc)
+        hosts = 32 - n
+        assert bytes_of(doc, "weights") == bytes_of(whole, "weights") - hosts * LAYER_8B - (hosts - 1) * 4096 * 4 * 2 - 4096 * 4  # and norms
+        assert not [t for t in doc["terms"] if "slots for" in t["what"]]
+        assert bytes_of(doc["host"], "weights") >= hosts * LAYER_8B == doc["offload"]["computed_bytes"]
+        o = doc["offload"]
+        assert (o["mode"], o["gpu_layers"], o["copies"], o["step_bytes"]) == ("compute", n, 0, 0)
+        assert o["estimate"]["host_bytes_per_s"] == 100e9 and 0 < o["estimate"]["tokens_per_s_of_one"] < 100e9 / (hosts * LAYER_8B)
+    r = plan(LLAMA_8B, "--device", "rtx4070", "--max-num-seqs", "4", "--offload", "compute")
+    assert re.search(r"^\d+ of 32 layers on the device \(gpu_layers = auto\): the CPU computes the others' matrices, [\d.]+ GiB for a token", r.stdout, re.M)
+    assert "at 41 GB/s (assumed: 2 channels of DDR4; --host-bandwidth states it)" in r.stdout
+    for rate, mode in (("200GB/s", "compute"), ("5GB/s", "copy")):  # the link has 25.6 GB/s
+        doc = layers_of(plan, 10, "--offload", "auto", "--host-bandwidth", rate)
+        assert doc["offload"]["mode"] == mode
+        assert layers_of(plan, 10, "--offload", mode)["terms"] == doc["terms"]
+    assert layers_of(plan, 10, "--offload", "auto", "--host-bandwidth", "5GB/s", "--link", "1GB/s")["offload"]["mode"] == "compute"
+
+
 def test_a_bad_number_of_layers_is_refused_with_the_range(plan):
     for word in ("-1", "some", "1.5", "12x", ""):
         r = plan(LLAMA_8B, "--device", "rtx4090", f"--gpu-layers={word}")
