@@ -146,12 +146,12 @@ static status open_context(cuda_engine *e, err *er) {
     return s;
 }
 
-/* Waiting for a step spins, which is the quickest, unless the cores are few: then the loop and
- * the clients' threads need the one that would be spun on. */
-static unsigned wait_flags(void) {
+/* Waiting for a step spins, which is the quickest, unless the cores are few, or the CPU computes a part of it: then
+ * the loop and the clients' threads, or the CPU engine's, need the one that would be spun on. */
+static unsigned wait_flags(const cuda_layout *l) {
     enum { FEW_CORES = 4 };
     const bool few = sysconf(_SC_NPROCESSORS_ONLN) < FEW_CORES;
-    return cudaEventDisableTiming | (few ? cudaEventBlockingSync : 0);
+    return cudaEventDisableTiming | (few || l->n_host_runs ? cudaEventBlockingSync : 0);
 }
 
 static status open_slots(cuda_engine *e, err *er) {
@@ -167,7 +167,7 @@ static status open_slots(cuda_engine *e, err *er) {
         slot->token = (sampled *)(slot->tables + l->slot_results);
         slot->scored = slot->token + e->opt.max_seqs;
         if (e->opt.keep_logits) slot->logits = (float *)(slot->tables + l->slot_logits);
-        s = cuda_check(e->host, cudaEventCreateWithFlags(&slot->done, wait_flags()), "events",
+        s = cuda_check(e->host, cudaEventCreateWithFlags(&slot->done, wait_flags(l)), "events",
                        er);
     }
     return s;
