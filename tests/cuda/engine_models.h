@@ -2,6 +2,7 @@
 #ifndef VRAMD_TESTS_CUDA_ENGINE_MODELS_H
 #define VRAMD_TESTS_CUDA_ENGINE_MODELS_H
 
+#include "tests/cuda/f8_folder.h"
 #include "tests/engine/engine_rig.h"
 #include "tests/model/gguf_build.h"
 #include "tests/model/gguf_hybrid.h"
@@ -78,6 +79,9 @@ static const kind kinds[] = {
     {"llama", DT_Q5_K, 4, 2, 64, 64, 16, false, ACTIVATION_F16, DT_F16, 3e-2, 2, false, 0},
     {"llama", DT_IQ4_XS, 4, 2, 64, 64, 16, false, ACTIVATION_F16, DT_F16, 5e-2, 2, false, 0},
     {"llama", DT_Q5_0, 4, 2, 32, 32, 16, true, ACTIVATION_AUTO, DT_F16, 3e-2, 2, false, 0},
+    /* Published FP8: a scale for each output, and for blocks, of which some inputs share 32. */
+    {"llama", F8_ROWS, 4, 2, 32, 32, 16, false, ACTIVATION_F16, DT_F16, 5e-3, 2, false, 0},
+    {"llama", F8_BLOCKS, 4, 2, 64, 64, 16, false, ACTIVATION_AUTO, DT_F16, 4e-2, 2, false, 0},
 };
 enum {
     N_KINDS = sizeof kinds / sizeof *kinds,
@@ -113,6 +117,11 @@ static RIG_UNUSED void tiny_open(gb *b, char path[64], const kind *k) {
     c.n_heads = k->heads, c.n_kv_heads = k->kv_heads, c.head_dim = k->head_dim;
     c.rope.n_dims = k->rope_dims;
     c.tied_head = k->tied;
+    if (dtype_kind(k->type) == DT_F8) {
+        if (dtype_group(k->type)) c.n_embd = 256, c.n_ff = 160;
+        f8_open(&c, k->type, path);
+        return;
+    }
     if (dtype_get(k->type)->block_elems == 256) c.n_embd = c.n_ff = 256;
     gb_model_keys(b, &c);
     gb_model_tensors(b, &c, k->type, 7);

@@ -13,6 +13,7 @@ import pytest
 
 from harness import Daemon, vramd
 from test_load import counter, crowd
+from published import FP8, write as publish
 from tiny_model import WIDE, write
 
 PLUGIN = os.environ.get("VRAMD_TEST_CUDA_PLUGIN", "")
@@ -83,6 +84,32 @@ def test_it_says_what_the_cpu_engine_says(model, name):
     finally:
         cpu.stop()
         cuda.wait_free()
+        cuda.stop()
+
+
+@pytest.mark.parametrize("activations", ["auto", "f16"])
+@pytest.mark.parametrize("kind", FP8)
+def test_published_fp8_says_what_the_cpu_engine_says(tmp_path, kind, activations):
+    """A scale for a matrix, an output or a block; what meets 16 bits is rounded to them. Auto means bf16, which keeps 8 bits."""
+    write(tmp_path / "source.gguf", "F32", width=128, ff=192)
+    publish(tmp_path / "source.gguf", tmp_path / "Tiny", None, "F32", packed=kind)
+    folder, options = str(tmp_path / "Tiny"), [*CUDA, "--activation-dtype", activations, *SIZES]
+    cpu = Daemon("--model", folder, "--backend", "cpu", "--activation-dtype", "f32", "--kv-cache-dtype", "f32", *SIZES)
+    cuda = Daemon("--model", folder, *options)
+    try:
+        tolerance = 0.02 if activations == "f16" else 0.2
+        want = [ask(cpu, p, logprobs=5) for p in PROMPTS]
+        alone = [ask(cuda, p, logprobs=5) for p in PROMPTS]
+        together = crowd(PROMPTS, lambda p: ask(cuda, p, logprobs=5))
+        same = [compare(a, b, tolerance) for got in (alone, together) for a, b in zip(want, got)]
+        assert sum(same) >= 0.7 * 16 * len(same), same
+        cuda.wait_free()
+        held = {c["class"]: c["ledger_bytes"] for c in cuda.memory()["device"]["classes"]}
+        plan = json.loads(vramd("plan", "--json", folder, *options).stdout)
+        for name in ("weights", "activations", "workspace", "kv"):
+            assert held[name] == sum(t["bytes"] for t in plan["terms"] if t["class"] == name) > 0, name
+    finally:
+        cpu.stop()
         cuda.stop()
 
 
