@@ -84,11 +84,12 @@ template <dtype TYPE, class T, int NI> struct packed_copy {
     static_assert(PASSES == 1 || PASSES == CHUNKS, "a pass is a chunk");
     static_assert(CHUNKS * SCALE_UNITS <= 32, "a unit a lane");
 
-    const uint8_t *codes, *scales;
-    const T *row;              /* of the activations; NULL: zeros */
-    int left;                  /* chunks, from the next stage's first on */
-    int k;                     /* the thread's first input of the next stage */
-    int w_to, scales_to, x_to; /* offsets in a stage */
+    const uint8_t *codes, *scales; /* scales: of F8, the strip's */
+    const T *row;                  /* of the activations; NULL: zeros */
+    int left;                      /* chunks, from the next stage's first on */
+    int k;                         /* the thread's first input of the next stage */
+    int w_to, scales_to, x_to;     /* offsets in a stage */
+    uint32_t block, shift; /* F8: of inputs, whose scales the lane copies, and v.f8_shift */
 
     CU_DEVICE packed_copy start(const packed_params<T> &p, uint32_t chunk, int n_chunks) {
         const int lane = (int)threadIdx.x % 32;
@@ -99,7 +100,12 @@ template <dtype TYPE, class T, int NI> struct packed_copy {
         const size_t tile = (size_t)min(strip, v.n_strips - 1) * v.n_chunks + chunk;
         packed_copy c;
         c.codes = quant_lane_of<TYPE>(v, tile, lane).codes;
-        c.scales = v.scales + tile * quant<TYPE>::scale_bytes + lane * 16;
+        if (quant<TYPE>::is_float) {
+            c.scales = quant_f8_scales(v, min(strip, v.n_strips - 1), 0) + lane % 4 * 16;
+            c.block = 2 * chunk + lane / 4, c.shift = v.f8_shift;
+        } else {
+            c.scales = v.scales + tile * quant<TYPE>::scale_bytes + lane * 16;
+        }
         c.w_to = stage::codes_at + (int)warp * stage::CODES + 16 * lane;
         c.scales_to = stage::scales_at + (int)warp * stage::SCALES + 16 * lane;
         const uint32_t u = threadIdx.x, r = u / 8 % stage::ROWS;
@@ -121,10 +127,15 @@ template <dtype TYPE, class T, int NI> struct packed_copy {
                 if (j + 512 <= TILE || (int)threadIdx.x % 32 * 16 < TILE - j)
                     cu_cp_async16(to + c.w_to + i * TILE + j, c.codes + i * TILE + j);
         }
+        const uint8_t *scales = c.scales;
+        if (quant<TYPE>::is_float) scales += (size_t)(c.block >> c.shift) * PACKED_F8_SCALES;
         if ((int)threadIdx.x % 32 < min(left, (int)CHUNKS) * SCALE_UNITS)
-            cu_cp_async16(to + c.scales_to, c.scales);
+            cu_cp_async16(to + c.scales_to, scales);
         c.codes += CHUNKS * TILE;
-        c.scales += CHUNKS * quant<TYPE>::scale_bytes;
+        if (quant<TYPE>::is_float)
+            c.block += 2 * CHUNKS;
+        else
+            c.scales += CHUNKS * quant<TYPE>::scale_bytes;
     }
     /* Activations of a stage: zeros in rows that do not exist and past n_in. */
     CU_DEVICE void fill_x(packed_copy &c, uint8_t *to, const packed_params<T> &p) {

@@ -18,8 +18,8 @@ static uint64_t up256(uint64_t n) {
 
 uint64_t cu_matrix_bytes(dtype t, uint32_t n_out, uint32_t n_in) {
     if (!cu_matrix_is_packed(t)) return up256((uint64_t)n_out * n_in * (t == DT_F32 ? 4 : 2));
-    uint64_t tiles = (uint64_t)packed_strips(n_out) * packed_chunks(n_in);
-    return up256(tiles * (packed_code_bytes(t) + packed_scale_bytes(t)));
+    return up256(packed_scales_at(t, n_out, n_in) +
+                 packed_strips(n_out) * packed_strip_scales(t, n_in));
 }
 
 uint64_t cu_quantized_bytes(uint32_t n_rows, uint32_t n_in) {

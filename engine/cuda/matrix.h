@@ -16,9 +16,21 @@ extern "C" {
 /* Types of activations and of the KV cache on the device. */
 typedef enum cu_type { CU_F32, CU_F16, CU_BF16 } cu_type;
 
-/* Weights of F8 on the device: e4m3 with a float32 scale for each 32 inputs, as dtype_grouped(DT_F8,
- * DT_F32, 32) names it. */
+/* Weights of F8 on the device, e4m3 with float32 scales: this is dtype_grouped(DT_F8, DT_F32, 32), which
+ * stands for those of any group (cu_packed_kind). */
 #define CU_F8 ((dtype)(DT_F8 | 2u << 8 | 1u << 10))
+/* The type of CU_PACKED_LIST of a matrix on the device, whatever the size of its groups. */
+static inline dtype cu_packed_kind(dtype t) {
+    return dtype_kind(t) == DT_F8 ? CU_F8 : t;
+}
+/* F8 of n_in inputs on the device: log2 of the blocks of 32 inputs that share a scale. 31: all of an
+ * output. Groups that are no power of two repeat theirs. */
+static inline uint32_t cu_f8_shift(dtype t, uint32_t n_in) {
+    uint32_t log2 = 0;
+    if (dtype_group(t) >= n_in) return 31;
+    while (log2 < 15 && dtype_group(t) / 32 % (2u << log2) == 0) log2++;
+    return log2;
+}
 
 /* What stays packed on the device: X(name in C, type, bits of a code, inputs that share a scale, whether a
  * minimum stands beside each scale, whether codes are two's complement). packed.h says how they lie. */
@@ -54,7 +66,7 @@ bool cu_matrix_supports(dtype, uint32_t n_in);
 /* Stays packed on the device, as opposed to becoming the activations' 16-bit type while loading (F32,
  * F16, BF16). */
 static inline bool cu_matrix_is_packed(dtype t) {
-    switch ((uint32_t)t) { /* CU_F8 is no enumerator */
+    switch ((uint32_t)cu_packed_kind(t)) { /* CU_F8 is no enumerator */
 #define X(name, type, ...)                                                                     \
     case type: return true;
         CU_PACKED_LIST(X)
@@ -64,7 +76,7 @@ static inline bool cu_matrix_is_packed(dtype t) {
 }
 /* Packed weights whose codes are no integers, so that they never meet int8 activations. */
 static inline bool cu_matrix_is_float(dtype t) {
-    return t == CU_F8;
+    return dtype_kind(t) == DT_F8;
 }
 /* Those that meet int8 activations, in few rows. */
 static inline bool cu_matrix_is_coded(dtype t) {

@@ -6,10 +6,11 @@
 #include "engine/cuda/kernels.h"
 
 /* 32 inputs of an output: codes as their planes have them, scales and minima of each 16 (f16, of MXFP4
- * bf16). */
+ * bf16), or F8's scale. */
 typedef struct raw_block {
     uint8_t q[32];
     uint16_t d[2], m[2];
+    float f8;
 } raw_block;
 
 /* Those bits of a word that are in mask. Its others are other threads'. */
@@ -52,11 +53,17 @@ CU_DEVICE void put_block(const quant_view &v, uint32_t o, uint32_t k, const raw_
 #pragma unroll
     for (int t = 0; t < 4; t++)
         put_word<TYPE>(v.codes, quant_locate<TYPE>(v, o, k + 2 * t), r, t);
+    if constexpr (q::is_float) { /* by the first block of those that share it */
+        const uint32_t block = k / PACKED_BLOCK;
+        if (block >> v.f8_shift << v.f8_shift == block)
+            *(float *)(v.scales + quant_locate<TYPE>(v, o, k).scale) = r.f8;
+    } else {
 #pragma unroll
-    for (int half = 0; half <= (int)q::by_16; half++) {
-        uint8_t *at = v.scales + quant_locate<TYPE>(v, o, k + 16 * half).scale;
-        *(uint16_t *)at = r.d[half];
-        if (q::has_min) *(uint16_t *)(at + quant_min_after<TYPE>()) = r.m[half];
+        for (int half = 0; half <= (int)q::by_16; half++) {
+            uint8_t *at = v.scales + quant_locate<TYPE>(v, o, k + 16 * half).scale;
+            *(uint16_t *)at = r.d[half];
+            if (q::has_min) *(uint16_t *)(at + quant_min_after<TYPE>()) = r.m[half];
+        }
     }
 }
 
@@ -108,14 +115,13 @@ CU_DEVICE raw_block block_of_mxfp4(const uint8_t *p) {
     return r;
 }
 
-/* A float32 scale, then codes; one that is not a number makes the block so. */
-CU_DEVICE raw_block block_of_f8(const uint8_t *p) {
+/* Of groups, each a float32 scale and its codes. None is NaN: the model was checked. */
+CU_DEVICE raw_block block_of_f8(const uint8_t *raw, size_t at, uint32_t group) {
     raw_block r = {};
-    r.d[0] = half_of(__uint_as_float(word_at(p)) * 256.0f);
-    for (int i = 0; i < 32; i++) {
-        r.q[i] = p[4 + i];
-        if ((r.q[i] & 0x7f) == 0x7f) r.d[0] = 0x7fff;
-    }
+    const size_t k = at * PACKED_BLOCK;
+    const uint8_t *p = raw + k / group * (group + 4);
+    r.f8 = __uint_as_float(word_at(p));
+    for (int i = 0; i < 32; i++) r.q[i] = p[4 + k % group + i];
     return r;
 }
 
@@ -156,14 +162,15 @@ CU_DEVICE raw_block block_of_q6_k(const uint8_t *b, int j) {
     return r;
 }
 
-/* The at-th 32 inputs of the rows in raw. */
-template <dtype TYPE> CU_DEVICE raw_block file_block(const uint8_t *raw, size_t at) {
+/* The at-th 32 inputs of the rows in raw. group: of F8. */
+template <dtype TYPE>
+CU_DEVICE raw_block file_block(const uint8_t *raw, size_t at, uint32_t group) {
     switch ((uint32_t)TYPE) {
     case DT_Q2_K: return block_of_q2_k(raw + at / 8 * 84, (int)(at % 8));
     case DT_Q3_K: return block_of_q3_k(raw + at / 8 * 110, (int)(at % 8));
     case DT_Q6_K: return block_of_q6_k(raw + at / 8 * 210, (int)(at % 8));
     case DT_MXFP4: return block_of_mxfp4(raw + at * 17);
-    case CU_F8: return block_of_f8(raw + at * 36);
+    case CU_F8: return block_of_f8(raw, at, group);
     default:
         return block_of_32<TYPE>(
             raw + at * (quant<TYPE>::bits * 4 + 2 + (quant<TYPE>::has_min ? 2 : 0)));
@@ -182,14 +189,15 @@ static store_range store_range_of(const cu_matrix *w, uint32_t row, uint32_t n) 
 }
 
 template <dtype TYPE>
-__global__ void store_packed(quant_view v, store_range range, const uint8_t *raw) {
+__global__ void store_packed(quant_view v, store_range range, uint32_t group,
+                             const uint8_t *raw) {
     const uint32_t blocks = v.n_chunks * 2, in_file = v.n_in / PACKED_BLOCK;
     const uint32_t block = blockIdx.x * blockDim.x + threadIdx.x, row = blockIdx.y;
     for (uint32_t i = row; i < range.n_padded; i += gridDim.y) {
         if (block >= blocks) return;
         raw_block r = {}; /* zeros are what pads */
         if (i < range.n && block < in_file)
-            r = file_block<TYPE>(raw, (size_t)i * in_file + block);
+            r = file_block<TYPE>(raw, (size_t)i * in_file + block, group);
         put_block<TYPE>(v, range.first + i, block * PACKED_BLOCK, r);
     }
 }
@@ -259,7 +267,8 @@ cudaError_t cu_matrix_store(cudaStream_t s, const cu_matrix *w, dtype from, uint
     const dim3 grid((v.n_chunks * 2 + 63) / 64, r.n_padded < 32768 ? r.n_padded : 32768);
     return quant_by_type(from, [&](auto type) {
         constexpr dtype TYPE = decltype(type)::value;
-        CU_LAUNCH((store_packed<TYPE>), grid, 64, 0, s, v, r, (const uint8_t *)raw);
+        CU_LAUNCH((store_packed<TYPE>), grid, 64, 0, s, v, r, dtype_group(from),
+                  (const uint8_t *)raw);
         return cudaGetLastError();
     });
 }
@@ -307,6 +316,7 @@ template <dtype TYPE> __global__ void random_packed(quant_view v, float d, uint6
                                          : half_of(signed_d);
             r.m[half] = half_of(-mean * signed_d);
         }
+        r.f8 = signed_d;
         put_block<TYPE>(v, o, block * PACKED_BLOCK, r);
     }
 }
@@ -315,7 +325,7 @@ template <dtype TYPE> __global__ void random_packed(quant_view v, float d, uint6
 template <dtype TYPE> static float deviation_of_codes() {
     typedef quant<TYPE> q;
     const double n = 1 << q::bits, uniform = (n * n - 1) / 12;
-    if (q::is_float) return (float)sqrt(0.358059406) / 256; /* of 0 to 1.875 */
+    if (q::is_float) return (float)sqrt(0.358059406); /* of 0 to 1.875 */
     if (TYPE == DT_MXFP4) return (float)sqrt(34.25);
     if (TYPE == DT_IQ4_NL) return (float)sqrt(4548.0);
     return (float)sqrt(q::has_min ? uniform : uniform + 0.25);

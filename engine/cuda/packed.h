@@ -28,7 +28,8 @@
  * Scales of a tile, for each g: f16 d of (g, b 0), (g, b 1), (g + 8, b 0), (g + 8, b 1); where there is one for
  * 16 inputs, of (g, b 0, word 0), (g, b 0, word 1), (g, b 1, word 0), ... (g + 8, b 1, word 1); then
  * minima in the same way, which are added. MXFP4's are bf16, half of the file's, since the book has twice its
- * numbers; F8's are 256 times the file's, since codes are read as f16 with another bias.
+ * numbers. F8's are float32, as the file has them: for each strip, group of inputs and output, one
+ * (packed_f8_groups).
  *
  * Quantised activations (cu_quantize), of 8 rows, those past n_rows undefined:
  *   codes:  for each chunk, row, t: 16 bytes {b 0 word 0, b 0 word 1, b 1 word 0, b 1 word 1};
@@ -52,11 +53,11 @@ static inline uint32_t packed_chunks(uint32_t n_in) {
 
 /* Bytes of a tile's planes: codes of so many bits. */
 #define PACKED_CODE_BYTES(bits) (128u * (bits))
-/* Bytes of its scales; inputs: that share one. */
+/* Bytes of its scales; inputs: that share one. Not of F8, whose tiles share theirs. */
 #define PACKED_SCALE_BYTES(inputs, has_min) (2048u / (inputs) * ((has_min) ? 2u : 1u))
 
 static inline uint32_t packed_code_bytes(dtype t) {
-    switch ((uint32_t)t) { /* CU_F8 is no enumerator */
+    switch ((uint32_t)cu_packed_kind(t)) { /* CU_F8 is no enumerator */
 #define X(name, type, bits, ...)                                                               \
     case type: return PACKED_CODE_BYTES(bits);
         CU_PACKED_LIST(X)
@@ -72,6 +73,19 @@ static inline uint32_t packed_scale_bytes(dtype t) {
 #undef X
     default: return 0;
     }
+}
+
+/* F8: groups of an output, those that only pad it to whole chunks included, and bytes of a strip's scales
+ * of one. */
+enum { PACKED_F8_SCALES = 64 };
+static inline uint32_t packed_f8_groups(dtype t, uint32_t n_in) {
+    return ((packed_chunks(n_in) * 2 - 1) >> cu_f8_shift(t, n_in)) + 1;
+}
+
+/* Bytes of all scales of a strip. */
+static inline uint64_t packed_strip_scales(dtype t, uint32_t n_in) {
+    if (cu_matrix_is_float(t)) return (uint64_t)packed_f8_groups(t, n_in) * PACKED_F8_SCALES;
+    return (uint64_t)packed_chunks(n_in) * packed_scale_bytes(t);
 }
 
 /* Where the scales begin in a packed matrix. */

@@ -10,13 +10,28 @@
 typedef struct quant_view {
     uint8_t *codes, *scales; /* of a 16-bit matrix: its rows, NULL */
     uint32_t n_chunks, n_strips, n_in;
+    uint32_t f8_shift, f8_groups; /* of F8 (matrix.h, packed.h) */
 } quant_view;
 
 static inline quant_view quant_view_of(const cu_matrix *w) {
     uint8_t *p = (uint8_t *)w->data;
-    if (!cu_matrix_is_packed(w->type)) return quant_view{p, NULL, 0, 0, w->n_in};
-    return quant_view{p, p + packed_scales_at(w->type, w->n_out, w->n_in),
-                      packed_chunks(w->n_in), packed_strips(w->n_out), w->n_in};
+    if (!cu_matrix_is_packed(w->type)) return quant_view{p, NULL, 0, 0, w->n_in, 0, 0};
+    quant_view v = {p,
+                    p + packed_scales_at(w->type, w->n_out, w->n_in),
+                    packed_chunks(w->n_in),
+                    packed_strips(w->n_out),
+                    w->n_in,
+                    0,
+                    0};
+    if (!cu_matrix_is_float(w->type)) return v;
+    v.f8_shift = cu_f8_shift(w->type, w->n_in);
+    v.f8_groups = packed_f8_groups(w->type, w->n_in);
+    return v;
+}
+/* F8: a strip's scales of the group that block `block` of 32 inputs is in. */
+CU_DEVICE const uint8_t *quant_f8_scales(const quant_view &v, uint32_t strip, uint32_t block) {
+    const size_t at = (size_t)strip * v.f8_groups + (block >> v.f8_shift);
+    return v.scales + at * PACKED_F8_SCALES;
 }
 
 /* A row of CU_PACKED_LIST. */
@@ -32,7 +47,10 @@ template <dtype TYPE> struct quant {
         static constexpr bool has_4 = bits & 4, has_2 = bits & 2, has_1 = bits & 1;            \
         static constexpr uint32_t at_2 = has_4 ? 512 : 0, at_1 = at_2 + (has_2 ? 256 : 0);     \
         static constexpr uint32_t code_bytes = PACKED_CODE_BYTES(bits);                        \
-        static constexpr uint32_t scale_bytes = PACKED_SCALE_BYTES(inputs, min);               \
+        static constexpr bool is_float = type == CU_F8;                                        \
+        /* F8: as gathered from its groups, float32 of block 0, then of block 1 */             \
+        static constexpr uint32_t scale_bytes =                                                \
+            is_float ? 2 * PACKED_F8_SCALES : PACKED_SCALE_BYTES(inputs, min);                 \
         static constexpr int n_codes = is_byte ? 2 : has_4;    /* uint4 of a lane in a tile */ \
         static constexpr int n_scales = (int)scale_bytes / 64; /* uint2 */                     \
         /* Loads under way that a tile counts as: by its registers */                          \
@@ -40,7 +58,6 @@ template <dtype TYPE> struct quant {
         /* the sign of a code is the sign of its byte: how far codes are shifted up */         \
         static constexpr int up = is_signed ? 8 - bits : 0;                                    \
         static constexpr bool is_book = type == DT_IQ4_NL || type == DT_MXFP4;                 \
-        static constexpr bool is_float = type == CU_F8;                                        \
         /* nibbles that become numbers by one operation more */                                \
         static constexpr bool is_nibble = bits == 4 && !is_book;                               \
     };
@@ -50,7 +67,7 @@ CU_PACKED_LIST(X)
 /* Calls f with a quant_type of t. */
 template <dtype TYPE> struct quant_type { static constexpr dtype value = TYPE; };
 template <class F> static inline cudaError_t quant_by_type(dtype t, F f) {
-    switch ((uint32_t)t) {
+    switch ((uint32_t)cu_packed_kind(t)) {
 #define X(name, type, ...)                                                                     \
     case type: return f(quant_type<type>());
         CU_PACKED_LIST(X)
@@ -64,10 +81,11 @@ template <dtype TYPE> struct quant_tile {
     uint4 codes[quant<TYPE>::n_codes ? quant<TYPE>::n_codes : 1];
     uint2 twos;
     uint32_t ones;
-    uint2 scales[quant<TYPE>::n_scales]; /* d, then m */
+    uint2 scales
+        [quant<TYPE>::n_scales]; /* d, then m; F8: of blocks 0 and 1, outputs g and g + 8 */
 };
 
-/* Where a lane's parts of a tile lie in global memory: of each plane, and its scales. */
+/* Where a lane's parts of a tile lie in global memory: of each plane, and its scales (not of F8). */
 template <dtype TYPE> struct quant_lane { const uint8_t *codes, *twos, *ones, *scales; };
 template <dtype TYPE>
 CU_DEVICE quant_lane<TYPE> quant_lane_of(const quant_view &v, size_t tile, int lane) {
@@ -102,6 +120,27 @@ template <dtype TYPE> CU_DEVICE quant_tile<TYPE> quant_load(const quant_lane<TYP
     return w;
 }
 
+/* Reads a tile of any type. */
+template <dtype TYPE>
+CU_DEVICE quant_tile<TYPE> quant_read(const quant_view &v, uint32_t strip, uint32_t chunk,
+                                      int lane) {
+    const quant_lane<TYPE> at =
+        quant_lane_of<TYPE>(v, (size_t)strip * v.n_chunks + chunk, lane);
+    if constexpr (!quant<TYPE>::is_float)
+        return quant_load(at);
+    else {
+        quant_tile<TYPE> w;
+#pragma unroll
+        for (int b = 0; b < 2; b++) {
+            const uint32_t *d =
+                (const uint32_t *)quant_f8_scales(v, strip, 2 * chunk + b) + lane / 4;
+            w.codes[b] = cu_ld_stream(at.codes + 512 * b);
+            w.scales[b] = make_uint2(__ldg(d), __ldg(d + 8));
+        }
+        return w;
+    }
+}
+
 /* Reads it from shared memory, where it lies in the same way. */
 template <dtype TYPE>
 CU_DEVICE quant_tile<TYPE> quant_fetch(const uint8_t *codes, const uint8_t *scales, int lane) {
@@ -113,8 +152,12 @@ CU_DEVICE quant_tile<TYPE> quant_fetch(const uint8_t *codes, const uint8_t *scal
     if (q::has_2) w.twos = *(const uint2 *)(codes + q::at_2 + 8 * lane);
     if (q::has_1) w.ones = *(const uint32_t *)(codes + q::at_1 + 4 * lane);
 #pragma unroll
-    for (int i = 0; i < q::n_scales; i++)
-        w.scales[i] = *(const uint2 *)(scales + 8 * q::n_scales * (lane / 4) + 8 * i);
+    for (int i = 0; i < q::n_scales; i++) {
+        const uint32_t *d = (const uint32_t *)(scales + PACKED_F8_SCALES * i) + lane / 4;
+        w.scales[i] = q::is_float
+                          ? make_uint2(d[0], d[8])
+                          : *(const uint2 *)(scales + 8 * q::n_scales * (lane / 4) + 8 * i);
+    }
     return w;
 }
 
@@ -140,6 +183,9 @@ template <dtype TYPE> CU_DEVICE float quant_float(uint16_t bits) {
 }
 template <dtype TYPE>
 CU_DEVICE float quant_scale(const quant_tile<TYPE> &w, int part, int b, int hi, int half) {
+    if (quant<TYPE>::is_float)
+        return __uint_as_float(hi ? w.scales[b % quant<TYPE>::n_scales].y
+                                  : w.scales[b % quant<TYPE>::n_scales].x);
     return quant_float<TYPE>(quant_scale_bits(w, part, b, hi, half));
 }
 
@@ -224,11 +270,11 @@ CU_DEVICE uint32_t quant_two(float a, float b, __nv_bfloat16) {
     return quant_bits(__floats2bfloat162_rn(a, b));
 }
 
-/* A byte as a number: a signed integer, or e4m3 / 256, whose bits those of f16 are. */
+/* A byte as a number: a signed integer, or e4m3, whose bits are those of f16, 1 / 256 of it. */
 template <dtype TYPE> CU_DEVICE float quant_number(uint32_t word, int byte) {
     if (quant<TYPE>::is_float) {
         const uint32_t x = word >> 8 * byte & 255;
-        return quant_float<TYPE>((uint16_t)((x & 0x80) << 8 | (x & 0x7f) << 7));
+        return quant_float<TYPE>((uint16_t)((x & 0x80) << 8 | (x & 0x7f) << 7)) * 256.0f;
     }
     const uint32_t bits = __byte_perm(word ^ 0x80808080u, 0x4b000000u, 0x7440 + byte);
     return __uint_as_float(bits) - 8388736.0f; /* 2^23 + 128 */
@@ -320,7 +366,7 @@ CU_DEVICE void quant_nibble_ints(uint32_t word, int half, uint32_t out[2]) {
 }
 /* What a product of the codes of quant_codes is multiplied by. */
 template <dtype TYPE> CU_DEVICE constexpr float quant_codes_unit() {
-    return quant<TYPE>::is_nibble ? 1.0f : quant_unit<TYPE>();
+    return quant<TYPE>::is_float ? 256.0f : quant<TYPE>::is_nibble ? 1.0f : quant_unit<TYPE>();
 }
 
 /* A lane's nibbles of block b and output g + 8 * hi. */
@@ -379,7 +425,7 @@ template <dtype TYPE>
 CU_DEVICE quant_place quant_locate(const quant_view &v, uint32_t o, uint32_t k) {
     typedef quant<TYPE> q;
     const size_t tile = (size_t)(o / PACKED_STRIP) * v.n_chunks + k / PACKED_CHUNK;
-    const uint32_t e = k % 16, g = o % 8;
+    const uint32_t e = k % 16, g = o % 8, block = k / PACKED_BLOCK;
     quant_place p;
     p.b = k / PACKED_BLOCK % 2, p.half = k % PACKED_BLOCK / 16, p.hi = o % 16 / 8;
     p.lane = 4 * g + e % 8 / 2;
@@ -387,6 +433,9 @@ CU_DEVICE quant_place quant_locate(const quant_view &v, uint32_t o, uint32_t k) 
     p.codes = tile * q::code_bytes;
     p.scale = tile * q::scale_bytes + q::scale_bytes / 8 * g;
     p.scale += q::by_16 ? 8 * p.hi + 4 * p.b + 2 * p.half : 4 * p.hi + 2 * p.b;
+    if (q::is_float)
+        p.scale =
+            quant_f8_scales(v, o / PACKED_STRIP, block) - v.scales + 4 * (o % PACKED_STRIP);
     return p;
 }
 /* Bytes from a scale to its minimum. */
@@ -440,7 +489,8 @@ template <dtype TYPE> CU_DEVICE float quant_at(const quant_view &v, uint32_t o, 
         const quant_place p = quant_locate<TYPE>(v, o, k);
         const uint8_t *scale = v.scales + p.scale;
         const float code = quant_value<TYPE>(quant_stored<TYPE>(v, p)),
-                    d = quant_float<TYPE>(*(const uint16_t *)scale);
+                    d = quant<TYPE>::is_float ? *(const float *)scale
+                                              : quant_float<TYPE>(*(const uint16_t *)scale);
         if (!quant<TYPE>::has_min) return d * code;
         return __fmaf_rn(
             code, d, quant_float<TYPE>(*(const uint16_t *)(scale + quant_min_after<TYPE>())));

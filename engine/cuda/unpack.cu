@@ -58,8 +58,8 @@ static __global__ void __launch_bounds__(32 * WARPS)
     const int lane = (int)(threadIdx.x % 32);
     const uint32_t tile = blockIdx.x * WARPS + threadIdx.x / 32, strip = tile / v.n_chunks;
     const bool inside = strip * PACKED_STRIP < n_rows; /* the same for all lanes */
-    const size_t from = (size_t)first_strip * v.n_chunks + (inside ? tile : 0);
-    const quant_tile<TYPE> w = quant_load(quant_lane_of<TYPE>(v, from, lane));
+    const quant_tile<TYPE> w =
+        quant_read<TYPE>(v, first_strip + (inside ? strip : 0), tile % v.n_chunks, lane);
     cu_grid_wait();
     if (inside)
         put_tile<TYPE, T>(w, strip * PACKED_STRIP, n_rows, tile % v.n_chunks * PACKED_CHUNK,

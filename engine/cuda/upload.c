@@ -145,11 +145,6 @@ static uint32_t put_32(const group_view *g, const uint8_t *b, uint32_t k, uint8_
         for (uint32_t i = 0; i < 32; i++) ((float *)to)[i] = d * (float)code_of(g, k, i);
         return 128;
     }
-    if (as == CU_F8) {
-        memcpy(to, &d, 4);
-        memcpy(to + 4, g->codes + (size_t)k * 32, 32);
-        return 36;
-    }
     put_half(d, to);
     if (as == DT_Q4_0) {
         memcpy(to + 2, g->codes + (size_t)k * 16, 16);
@@ -164,20 +159,26 @@ static void upload_groups(dtype t, const uint8_t *from, uint64_t n, uint8_t *to)
     CHECK(n % in.elems == 0);
     for (uint64_t at = 0; at < n; at += in.elems, from += in.bytes) {
         const group_view g = group_of(t, from);
+        if (dtype_kind(t) == DT_F8) {
+            const float d = scale_as_float(t, from);
+            memcpy(to, &d, 4);
+            memcpy(to + 4, g.codes, in.elems);
+            to += 4 + in.elems;
+            continue;
+        }
         for (uint32_t k = 0; k < in.elems / 32; k++) to += put_32(&g, from, k, to);
     }
 }
 
 bool cu_upload_fits(dtype t, const void *from, uint64_t n) {
     const dtype as = cu_upload_type(t);
-    if (!dtype_group(t) || as == t || as == DT_F32) return true;
+    if (!dtype_group(t) || as == t || as == DT_F32 || dtype_kind(t) == DT_F8) return true;
     const dtype_block in = dtype_block_of(t);
-    const float most = as == CU_F8 ? 65504.0f / 256 : 65504.0f;
     const uint8_t *b = from;
     bool fits = true;
     for (uint64_t at = 0; at < n; at += in.elems, b += in.bytes) {
         const float d = fabsf(scale_as_float(t, b));
-        fits &= !(d > most) || isinf(d);
+        fits &= !(d > 65504.0f) || isinf(d);
     }
     return fits;
 }

@@ -8,8 +8,7 @@
  *   I4            Q4_0, which repeats the scale; one of BF16 or F32 is rounded to f16 (BF16 is exact
  *                 from 2^-14 to 65,504); by 32 with F32: Q8_0
  *   I4Z, I8G      Q8_0: the difference of code and zero point; scales as with I4
- *   F8            F8 with a float32 scale for each 32 (CU_F8), exactly; packing rounds 256 times the
- *                 scale to f16, which holds those below 256
+ *   F8            F8 of the same groups with float32 scales, exactly
  *   IQ1_S, IQ2_XXS, IQ3_XXS, IQ3_S, TQ1_0, TQ2_0, Q1_0, Q2_0
  *                 Q8_0; scales of 32 weights are rounded to f16
  *   IQ1_M, IQ2_XS, IQ2_S, which have scales for 16; I8Z, whose differences have 9 bits; I8G by 32 with F32
@@ -34,7 +33,7 @@ static inline dtype cu_upload_type(dtype t) {
     case DT_I4: return dtype_scale(t) == DT_F32 && dtype_group(t) == 32 ? DT_Q8_0 : DT_Q4_0;
     case DT_I4Z: return DT_Q8_0;
     case DT_I8G: return dtype_scale(t) == DT_F32 && dtype_group(t) == 32 ? DT_F32 : DT_Q8_0;
-    case DT_F8: return CU_F8;
+    case DT_F8: return (dtype)(((uint32_t)t & ~(3u << 8)) | 2u << 8);
     case DT_Q4_K: return DT_Q4_1;
     case DT_Q5_K: return DT_Q5_1;
     case DT_IQ4_XS: return DT_IQ4_NL;

@@ -6,8 +6,11 @@
 #include "tests/cuda/quant_rig.h"
 #include "engine/cuda/packed.h"
 
+/* F8 with a scale for 128 inputs, and for all of rows of 352. */
+#define F8_128             ((dtype)(DT_F8 | 2u << 8 | 128u / 32 << 10))
+#define F8_352             ((dtype)(DT_F8 | 2u << 8 | 352u / 32 << 10))
 #define X(name, type, ...) type,
-static const dtype packed_types[] = {CU_PACKED_LIST(X)};
+static const dtype packed_types[] = {CU_PACKED_LIST(X) F8_128, F8_352};
 #undef X
 /* Types with integers as codes, which int8 activations can meet. */
 #define EACH_INT8(t)                                                                           \

@@ -42,7 +42,7 @@ static inline float e4m3_of(uint8_t x) {
 }
 
 /* What a block of 32 says, from the definition of ggml's formats (4 bits: element i in the low nibble of
- * byte i, element 16 + i in the high one), and of the F8 that the device takes. */
+ * byte i, element 16 + i in the high one). */
 static inline weight_block read_32(dtype t, const uint8_t *p) {
     static const int nl[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
                                1,    13,   25,  38,  53,  69,  89,  113},
@@ -52,12 +52,11 @@ static inline weight_block read_32(dtype t, const uint8_t *p) {
     const bool fifth = t == DT_Q5_0 || t == DT_Q5_1;
     float d = half_in(p);
     if (t == DT_MXFP4) d = ldexpf(0.5f, p[0] - 127);
-    if (t == CU_F8) memcpy(&d, p, 4), d = rounded(d * 256) / 256;
     for (int i = 0; i < 16; i++) {
         b.d[i] = d;
         if (type_has_min(t)) b.m[i] = half_in(p + 2);
     }
-    p += t == DT_MXFP4 ? 1 : t == CU_F8 || type_has_min(t) ? 4 : 2;
+    p += t == DT_MXFP4 ? 1 : type_has_min(t) ? 4 : 2;
     uint32_t high = 0;
     if (fifth) memcpy(&high, p, 4);
     if (fifth) p += 4;
@@ -69,8 +68,15 @@ static inline weight_block read_32(dtype t, const uint8_t *p) {
                             : t == DT_IQ4_NL ? nl[nibble]
                             : t == DT_MXFP4  ? (nibble & 8 ? -e2m1[nibble & 7] : e2m1[nibble])
                                              : nibble);
-        if (t == CU_F8) b.code[i] = e4m3_of(p[i]);
     }
+    return b;
+}
+
+/* 32 codes of F8, which share the scale d. */
+static inline weight_block read_f8(float d, const uint8_t *codes) {
+    weight_block b;
+    for (float &x : b.d) x = d;
+    for (int i = 0; i < 32; i++) b.code[i] = e4m3_of(codes[i]);
     return b;
 }
 
@@ -123,12 +129,6 @@ static inline weight_block random_block(dtype t, uint8_t *p, float sd, rng *r) {
     case DT_Q3_K: put_half(p + 108, x / 40); return read_256(t, p);
     case DT_Q6_K: put_half(p + 208, x / 1300); return read_256(t, p);
     case DT_MXFP4: p[0] = (uint8_t)(127 - 2 + (int)floorf(log2f(sd))); break;
-    case CU_F8: {
-        const float d = x / 40;
-        memcpy(p, &d, 4);
-        for (int i = 4; i < 36; i++) p[i] &= 0xf7; /* no NaN */
-        break;
-    }
     default: put_half(p, x / (t == DT_Q8_0 || t == DT_IQ4_NL ? 74 : t == DT_Q4_0 ? 4.6f : 8));
     }
     if (type_has_min(t)) put_half(p + 2, -7.5f * half_in(p) + r->normal() * sd * 0.2f);
@@ -158,14 +158,28 @@ struct file_matrix {
                 put_float(p, &value[at], r.normal() * scale);
                 continue;
             }
+            if (dtype_kind(t) == DT_F8) {
+                random_f8(p, &value[at], size.elems, scale, &r);
+                continue;
+            }
             block.push_back(random_block(t, p, scale, &r));
             for (uint32_t i = 0; i < size.elems; i++)
                 value[at + i] = block.back().value((int)i);
         }
     }
+    /* A group: its scale, codes, and values. */
+    void random_f8(uint8_t *p, float *v, uint32_t group, float sd, rng *r) {
+        const float d = r->normal() * sd / 40;
+        memcpy(p, &d, 4);
+        for (uint32_t i = 0; i < group; i++) p[4 + i] = (uint8_t)(r->u64() & 0xf7); /* no NaN */
+        for (uint32_t i = 0; i < group; i++) {
+            if (i % 32 == 0) block.push_back(read_f8(d, p + 4 + i));
+            v[i] = block.back().value((int)(i % 32));
+        }
+    }
     /* Of input k of output o: its code, and the scale and minimum that it shares. */
     const weight_block &at(uint32_t o, uint32_t k, int *i) const {
-        const uint32_t n = dtype_block_of(type).elems;
+        const uint32_t n = dtype_kind(type) == DT_F8 ? 32 : dtype_block_of(type).elems;
         *i = (int)(k % n);
         return block[((size_t)o * n_in + k) / n];
     }

@@ -16,8 +16,7 @@ template <dtype TYPE> __global__ void read_all(quant_view v, uint32_t n_out, flo
 template <dtype TYPE, class T>
 __global__ void read_fragments(quant_view v, uint32_t n_in, uint16_t *out) {
     const int lane = threadIdx.x, g = lane / 4, t = lane % 4;
-    const size_t tile = (size_t)blockIdx.y * v.n_chunks + blockIdx.x;
-    const quant_tile<TYPE> w = quant_load(quant_lane_of<TYPE>(v, tile, lane));
+    const quant_tile<TYPE> w = quant_read<TYPE>(v, blockIdx.y, blockIdx.x, lane);
     for (int b = 0; b < 2; b++) {
         uint32_t a[2][4];
         quant_halves<TYPE, T>(w, b, a);
@@ -71,6 +70,32 @@ START_TEST(packed_rows_are_exactly_the_values_of_the_file) {
 }
 END_TEST
 
+/* Those of published files are float32: of 24 bits, and of any size. */
+START_TEST(scales_of_f8_are_exact) {
+    for (dtype t : {CU_F8, F8_128, F8_352}) {
+        const uint32_t n_in = inputs_for(t, 96), group = dtype_group(t);
+        file_matrix f(t, 40, n_in, 5);
+        for (size_t g = 0; g < f.value.size() / group; g++) {
+            uint8_t *p = f.raw.data() + g * (group + 4);
+            const float d = ldexpf(1 + (float)(g % 7) * 0x1.234566p-3f, (int)(g % 120) - 60);
+            memcpy(p, &d, 4);
+            for (uint32_t i = 0; i < group; i++) f.value[g * group + i] = d * e4m3_of(p[4 + i]);
+        }
+        device_matrix m(f, t);
+        assert_same(f.value, values_of(m.w));
+    }
+}
+END_TEST
+
+/* 8 bits a weight, and 32 for each scale. */
+START_TEST(f8_has_the_bytes_of_its_codes_and_scales) {
+    ck_assert_uint_eq(cu_matrix_bytes(CU_F8, 64, 256), 64 * 256 + 64 * 8 * 4);
+    ck_assert_uint_eq(cu_matrix_bytes(F8_128, 64, 256), 64 * 256 + 64 * 2 * 4);
+    ck_assert_uint_eq(cu_matrix_bytes(F8_352, 64, 352), 64 * 384 + 64 * 4);
+    ck_assert_uint_eq(cu_matrix_bytes(F8_352, 64, 704), 64 * 704 + 64 * 22 * 4);
+}
+END_TEST
+
 /* Blocks made and read by PyPI's gguf: numbers of the rows whose scales are ordinary ones, which are
  * rounded to f16 where they are products. */
 START_TEST(golden_blocks_have_the_values_of_gguf) {
@@ -121,6 +146,7 @@ START_TEST(padding_is_zero_and_storing_does_not_write_beyond_its_rows) {
         for (size_t i = f.value.size(); i < v.size(); i++) SWEEP(v[i] == 0);
         /* Columns 96 .. 127 of the view as if they existed. */
         padded.n_in = wide_in;
+        if (t == F8_352) padded.type = dtype_grouped(DT_F8, DT_F32, wide_in); /* one scale */
         const std::vector<float> wide = values_of(padded);
         for (size_t i = 0; i < wide.size(); i++) SWEEP(i % wide_in < n_in || wide[i] == 0);
         /* A row rewritten in the middle leaves its neighbours alone. */
@@ -214,6 +240,7 @@ START_TEST(random_weights_have_mean_0_and_the_deviation_asked_for_and_follow_the
 END_TEST
 
 CHECK_MAIN("quant_store", packed_rows_are_exactly_the_values_of_the_file,
+           scales_of_f8_are_exact, f8_has_the_bytes_of_its_codes_and_scales,
            golden_blocks_have_the_values_of_gguf,
            padding_is_zero_and_storing_does_not_write_beyond_its_rows,
            fragments_are_the_values_rounded_once, floats_become_the_16_bit_type_by_one_rounding,

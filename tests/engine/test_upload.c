@@ -131,7 +131,7 @@ static void check_group(dtype kind, dtype scale, uint32_t group) {
         float got;
         memcpy(&got, b, 4);
         if (kind == DT_F8) {
-            ck_assert(got == d && b[4 + i % 32] == codes[i]);
+            ck_assert(got == d && b[4 + i % group] == codes[i]);
             continue;
         }
         if (as == DT_Q8_0) got = value_of(as, b, i % 32);
@@ -161,8 +161,8 @@ START_TEST(scales_that_f16_does_not_hold_are_found) {
     for (int k = 0; k < 4; k++) {
         const dtype t = dtype_grouped(kinds[k], DT_F32, 64);
         const dtype_block in = dtype_block_of(t);
-        const bool f8 = cu_upload_type(t) == CU_F8, as_floats = cu_upload_type(t) == DT_F32;
-        const float small = f8 ? 255 : 65504, large = f8 ? 256 : 65536;
+        const bool as_floats = cu_upload_type(t) == DT_F32 || kinds[k] == DT_F8;
+        const float small = 65504, large = 65536;
         uint8_t block[256] = {0};
         memcpy(block, &small, 4);
         memcpy(block + in.bytes, &small, 4);
