@@ -225,8 +225,9 @@
       "instruction set; a better one than the CPU has is refused",                            \
       "auto|plain|avx2|avxvnni|avx512|amx", "")                                               \
     X("engine", ENUM, activation_dtype, 0, 0, 0, "",                                          \
-      "type of the activations of linear layers; auto: int8 on the CPU (which has no f16), on CUDA f16, or bf16 for " \
-      "a bf16 model", "auto|int8|f32|bf16|f16", "")            \
+      "type of the activations of linear layers; auto: int8 on the CPU (which has neither f16 nor fp8), on CUDA f16, or " \
+      "bf16 for a bf16 model; fp8: there, of FP8 weights with a scale for each output, in steps of more than 64 rows", \
+      "auto|int8|f32|bf16|f16|fp8", "") \
     X("log", STR, step_log, "", 0, 255, "",                                                   \
       "file for every input of the scheduler, with the prompts, which vramd simulate replays; default: none", "", "") \
     X("log", ENUM, log_level, 2, 0, 0, "",                                                    \

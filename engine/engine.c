@@ -4,11 +4,9 @@
 
 #include <strings.h>
 
-static const char *const activation_names[] = {[ACTIVATION_AUTO] = "auto",
-                                               [ACTIVATION_INT8] = "int8",
-                                               [ACTIVATION_BF16] = "bf16",
-                                               [ACTIVATION_F16] = "f16",
-                                               [ACTIVATION_F32] = "f32"};
+static const char *const activation_names[] = {
+    [ACTIVATION_AUTO] = "auto", [ACTIVATION_INT8] = "int8", [ACTIVATION_BF16] = "bf16",
+    [ACTIVATION_F16] = "f16",   [ACTIVATION_F32] = "f32",   [ACTIVATION_FP8] = "fp8"};
 static const char *const isa_names[] = {
     [ISA_AUTO] = "auto",       [ISA_PLAIN] = "plain",   [ISA_AVX2] = "avx2",
     [ISA_AVXVNNI] = "avxvnni", [ISA_AVX512] = "avx512", [ISA_AMX] = "amx"};

@@ -19,7 +19,8 @@ typedef enum activation_dtype {
     ACTIVATION_INT8,
     ACTIVATION_BF16,
     ACTIVATION_F16,
-    ACTIVATION_F32
+    ACTIVATION_F32,
+    ACTIVATION_FP8 /* where weights are, too; else 16 bits */
 } activation_dtype;
 typedef enum cpu_isa {
     ISA_AUTO,

@@ -232,9 +232,9 @@ def check(args):
 LAYERS, KV_ROW, VOCAB = 32, 2 * 8 * 128, 128256
 MATRICES = {"qkv": (6144, 4096), "attn_output": (4096, 4096), "gate_up": (28672, 4096), "down": (4096, 14336)}
 LOGITS = {"logits": (VOCAB, 4096)}
-# Bits of a weight on the device (engine/cuda/packed.h): codes, then scales and minima of 16 bits.
+# Bits of a weight on the device (engine/cuda/packed.h): codes, then scales and minima of 16 bits; f8: a scale for each output.
 BITS = {"bf16": 16, "f16": 16, "q8_0": 8.5, "q4_0": 4.5, "q4_1": 5, "q5_0": 5.5, "q5_1": 6, "q2_k": 4, "q3_k": 4, "q6_k": 7,
-        "iq4_nl": 4.5, "mxfp4": 4.5, "f8": 8.5}
+        "iq4_nl": 4.5, "mxfp4": 4.5, "f8": 8}
 FEW = 8
 
 

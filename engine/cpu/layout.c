@@ -32,7 +32,7 @@ static status check_options(const program *p, const engine_options *o, err *e) {
         return engine_option_bad(e, "n_states", o->n_states, "as many as sequences, at least");
     if (o->n_threads < 1 || o->n_threads > 256)
         return engine_option_bad(e, "threads", o->n_threads, "1 to 256");
-    if (o->activations == ACTIVATION_F16) {
+    if (o->activations == ACTIVATION_F16 || o->activations == ACTIVATION_FP8) {
         err_set(e, ERR_UNSUPPORTED, "activation_dtype = %s needs kernels this engine lacks",
                 activation_dtype_name(o->activations));
         err_hint(e, "use int8, bf16, f32 or auto");

@@ -46,6 +46,7 @@ typedef struct bucket {
 typedef struct shape {
     cu_type t;
     cu_out kind;
+    bool codes; /* of e4m3, on both sides */
     uint32_t n_out, n_in, ld_in, ld_out;
     bucket buckets[MAX_BUCKETS];
 } shape;
@@ -187,7 +188,7 @@ static void free_layouts(const gemm *g, layouts *x) {
 }
 
 static cublasStatus_t make_layouts(const gemm *g, const shape *s, uint32_t rows, layouts *x) {
-    const cudaDataType_t in = data_type(s->t),
+    const cudaDataType_t in = s->codes ? (cudaDataType_t)CUDA_R_8F_E4M3 : data_type(s->t),
                          out = s->kind == CU_OUT_T ? in : (cudaDataType_t)CUDA_R_32F;
     *x = layouts();
     cublasStatus_t st =
@@ -212,7 +213,8 @@ static shape *find_shape(const gemm *g, const cu_linear *l) {
     for (uint32_t i = 0; i < g->n_shapes; i++) {
         shape *s = (shape *)&g->shapes[i];
         if (s->t == l->t && s->kind == l->kind && s->n_out == l->w.n_out &&
-            s->n_in == l->w.n_in && s->ld_in == l->ld_in && s->ld_out == l->ld_out)
+            s->codes == cu_matrix_is_float(l->w.type) && s->n_in == l->w.n_in &&
+            s->ld_in == l->ld_in && s->ld_out == l->ld_out)
             return s;
     }
     return NULL;
@@ -313,6 +315,7 @@ static shape shape_of(const cu_linear *l) {
     memset(&s, 0, sizeof s);
     s.t = l->t, s.kind = l->kind, s.n_out = l->w.n_out, s.n_in = l->w.n_in;
     s.ld_in = l->ld_in, s.ld_out = l->ld_out;
+    s.codes = cu_matrix_is_float(l->w.type);
     return s;
 }
 

@@ -31,22 +31,39 @@ bool gemm_known(const gemm *, const cu_linear *l, uint32_t more);
  * overwritten) at every bucket of rows up to l->n_rows but those of `more` rows or fewer, or
  * under batch_invariant at l->n_rows alone. Does nothing for what is known. Waits. */
 status gemm_tune(gemm *, cudaStream_t, const cu_linear *l, uint32_t more, err *);
-/* out (+)= in * w^T; no bias. n_rows: up to those it was tuned for, or exactly
- * them under batch_invariant. */
+/* out (+)= in * w^T; no bias. n_rows: up to those it was tuned for, or exactly them under
+ * batch_invariant. w of F8: w and in are e4m3 codes by rows, and out is float32, without a scale. */
 cudaError_t gemm_run(gemm *, cudaStream_t, const cu_linear *l);
 
 /* ---- packed w (gemm_packed.cu): turned to T in scratch, slice after slice ---- */
 
-/* Device memory of bytes, 256-byte aligned: cu_slice_rows(n_out, n_in, bytes) rows at least. */
+/* Device memory of bytes, 256-byte aligned: cu_slice_rows(n_out, n_in, bytes) rows at least. codes: for
+ * activations as e4m3 (w8a8.h), which up to most_rows rows of F8 then become; NULL: they stay of T. */
 typedef struct gemm_scratch {
     void *data;
     uint64_t bytes;
+    void *codes;
+    uint32_t most_rows;
 } gemm_scratch;
+/* Do codes meet codes? */
+bool gemm_takes_codes(const cu_linear *l, const gemm_scratch *);
 /* Is that the way for l: packed w, more than CU_MANY_ROWS rows, not same_bits, and outputs
  * aligned as the library wants them? */
 bool gemm_takes_packed(const cu_linear *l);
 /* gemm_tune for the slices of l, from CU_MANY_ROWS + 1 rows on; times what scratch holds. */
 status gemm_tune_packed(gemm *, cudaStream_t, const cu_linear *l, const gemm_scratch *, err *);
 cudaError_t gemm_run_packed(gemm *, cudaStream_t, const cu_linear *l, const gemm_scratch *);
+
+/* ---- its kernels ---- */
+
+/* unpack.cu: the codes of rows [row, row + n) of an F8 w, [n][n_in]. row: a multiple of 16. */
+cudaError_t cu_unpack_codes(cudaStream_t, const cu_matrix *w, uint32_t row, uint32_t n,
+                            void *out);
+/* w8a8.cu: in of l to codes (w8a8.h), by rows of any length that is a multiple of 8. */
+cudaError_t cu_w8a8_codes(cudaStream_t, const cu_linear *l, void *codes);
+/* Sums [n_rows][n] of codes' products, of outputs [row, row + n), times the rows' and the outputs' scales,
+ * to out of l as its kind says; no bias. row and n: multiples of 4. */
+cudaError_t cu_w8a8_scales(cudaStream_t, const cu_linear *l, const void *codes, uint32_t row,
+                           uint32_t n, const float *sums);
 
 #endif

@@ -13,6 +13,7 @@
 #include "engine/cuda/upload.h"
 #include "engine/group.h"
 #include "model/shard.h"
+#include "engine/cuda/w8a8.h"
 
 enum { ALIGN = 256, FEW_ROWS = 8, TILE_ROWS = 64, BOUNCE_ROWS = CU_STORE_ROWS };
 static const uint64_t BOUNCE_ENOUGH = 4 << 20;
@@ -58,7 +59,15 @@ static status choose_types(cuda_layout *l, const program *p, const engine_option
     if (o->activations == ACTIVATION_INT8 || o->activations == ACTIVATION_F32) {
         err_set(e, ERR_UNSUPPORTED, "activation_dtype = %s is of the CPU engine",
                 activation_dtype_name(o->activations));
-        err_hint(e, "with CUDA use f16, bf16 or auto");
+        err_hint(e, "with CUDA use f16, bf16, fp8 or auto");
+        return err_field(e, "activation_dtype");
+    }
+    l->wants_codes = o->activations == ACTIVATION_FP8;
+    if (l->wants_codes && o->batch_invariant) {
+        err_set(e, ERR_UNSUPPORTED,
+                "activation_dtype = fp8 rounds activations by the number of "
+                "rows of a step, which batch_invariant excludes");
+        err_hint(e, "set activation_dtype = auto, or batch_invariant = off");
         return err_field(e, "activation_dtype");
     }
     if (o->activations == ACTIVATION_AUTO && all_f16(p)) l->t = CU_F16;
@@ -277,6 +286,19 @@ static status place_weights(cuda_layout *l, const program *p, const engine_optio
     l->bounce_rows = enough;
     l->bounce_bytes = align_up(enough + file_row, 4096);
     return OK;
+}
+
+/* activation_dtype = fp8 is of matrices whose codes can meet codes. */
+static status check_codes(const cuda_layout *l, err *e) {
+    for (uint32_t i = 0; i < l->n_places && l->wants_codes; i++) {
+        const cuda_place *x = &l->places[i];
+        if (!x->is_vector && cu_w8a8_takes(x->type, x->n_out, x->n_in)) return OK;
+    }
+    if (!l->wants_codes) return OK;
+    err_set(e, ERR_UNSUPPORTED,
+            "activation_dtype = fp8, and no matrix is FP8 with one scale for each output");
+    err_hint(e, "set activation_dtype = auto");
+    return err_field(e, "activation_dtype");
 }
 
 /* ---- values ---- */
@@ -551,9 +573,22 @@ static void place_packed(cuda_layout *l, const program *p, const engine_options 
     l->arrived = place(s, l->arrived_bytes);
 }
 
+/* A matrix whose codes meet activations as codes. A slice counts twice: it has three kernels, not two,
+ * and activations have one. */
+static void count_codes(cuda_layout *l, const cuda_place *w) {
+    const uint32_t n = cu_w8a8_slice(w->n_out, w->n_in, l->codes_rows, CU_SLICE_BYTES);
+    const uint64_t slice = align_up(cu_w8a8_slice_bytes(n, w->n_in, l->codes_rows), ALIGN),
+                   codes = cu_w8a8_codes_bytes(l->codes_rows, w->n_in);
+    l->n_slices += 2 * ((w->n_out + n - 1) / n);
+    if (slice > l->slice_bytes) l->slice_bytes = slice;
+    if (codes > l->codes_bytes) l->codes_bytes = codes;
+}
+
 /* Packed weights that meet many rows: how many slices, and the bytes of the largest. */
 static void count_slices(cuda_layout *l, const program *p, const engine_options *o) {
     uint32_t last = UNPLACED;
+    if (l->wants_codes)
+        l->codes_rows = o->max_rows > o->max_logit_rows ? o->max_rows : o->max_logit_rows;
     for (uint32_t i = 0; i < p->n_ops && !o->batch_invariant; i++) {
         const op *x = &p->ops[i];
         if (!cuda_multiplies(x->kind) || l->aside[i].on_host) continue;
@@ -563,11 +598,15 @@ static void count_slices(cuda_layout *l, const program *p, const engine_options 
             const uint32_t at = l->weights[x->w[k]].place;
             const cuda_place *w = &l->places[at];
             if (at == last || w->is_vector || !cu_matrix_is_packed(w->type)) continue;
+            last = at;
+            if (l->wants_codes && cu_w8a8_takes(w->type, w->n_out, w->n_in)) {
+                count_codes(l, w);
+                continue;
+            }
             const uint32_t rows = cu_slice_rows(w->n_out, w->n_in, CU_SLICE_BYTES);
             const uint64_t bytes = align_up((uint64_t)rows * w->n_in * 2, ALIGN);
             l->n_slices += (w->n_out + rows - 1) / rows;
             if (bytes > l->slice_bytes) l->slice_bytes = bytes;
-            last = at;
         }
     }
 }
@@ -632,6 +671,7 @@ static void place_workspace(cuda_layout *l, const program *p, const engine_optio
     l->joined = place(s, joined_bytes(l, p, o, s));
     l->gemm = place(s, l->gemm_bytes);
     l->slice = place(s, l->slice_bytes);
+    l->codes = place(s, l->codes_bytes);
     place_packed(l, p, o, s);
     l->partials = place(s, partials_bytes(p, o));
     l->sampler = place(s, cu_sample_scratch_bytes(o->max_logit_rows, p->config.n_vocab));
@@ -702,6 +742,7 @@ status cuda_layout_init(cuda_layout *l, const program *p, const engine_options *
     if (st == OK) st = find_forms(l, p, e);
     if (st == OK) st = place_weights(l, p, o, &s, e);
     if (st == OK) st = hosting_cut(l, p, o, e);
+    if (st == OK) st = check_codes(l, e);
     if (st == OK) st = place_values(l, p, o, &s, e);
     if (st == OK) {
         place_logits(l, p, o, &s);

@@ -130,9 +130,11 @@ typedef struct cuda_layout {
     uint32_t *cuts;                       /* of all values that are */
     bool mostly_packed;                   /* of the weights' bytes more than half are packed */
     bool needs_gemm;                      /* some matrix has 16 bits: not without cuBLASLt */
-    bool wants_gemm;   /* or packed ones have slices: cuBLASLt is used if it is there */
-    uint32_t n_slices; /* of packed weights that meet many rows, in all operations */
-    bool is_split;     /* sequences may be longer than CUDA_SHORT */
+    bool wants_gemm;     /* or packed ones have slices: cuBLASLt is used if it is there */
+    bool wants_codes;    /* activation_dtype = fp8 */
+    uint32_t codes_rows; /* of activations as codes (w8a8.h), at most; 0: none are */
+    uint32_t n_slices;   /* of packed weights that meet many rows, in all operations */
+    bool is_split;       /* sequences may be longer than CUDA_SHORT */
     uint32_t max_stride, max_tiles, max_copies, max_checkpoints;
     uint32_t rope_pairs; /* frequencies of the largest rotary embedding; from table to table */
     /* Sections of the arena. */
@@ -142,9 +144,9 @@ typedef struct cuda_layout {
     /* Offsets in the arena, within the workspace. */
     /* quantized: what packed weights multiply, as norms leave it; beside_quantized: as attention and gate | up do. */
     uint64_t joined; /* columns of a value on their way, rank by rank */
-    uint64_t gemm, gemm_bytes, slice, slice_bytes, quantized, beside_quantized, split,
-        split_bytes, arrived, arrived_bytes, partials, sampler, tables, tables_bytes, results,
-        previous, freqs;
+    uint64_t gemm, gemm_bytes, slice, slice_bytes, codes, codes_bytes, quantized,
+        beside_quantized, split, split_bytes, arrived, arrived_bytes, partials, sampler, tables,
+        tables_bytes, results, previous, freqs;
     uint64_t results_bytes;
     /* Recurrent states: slots of so many floats; 0: the program has none. */
     uint32_t n_states;

@@ -229,7 +229,9 @@ static cudaError_t run_fixed_gemm(const lowering *w, const cu_linear *l, uint32_
 }
 
 static gemm_scratch scratch_of(const cuda_engine *e) {
-    return gemm_scratch{cuda_at(e, e->l->slice), e->l->slice_bytes};
+    const cuda_layout *l = e->l;
+    return gemm_scratch{cuda_at(e, l->slice), l->slice_bytes,
+                        l->codes_bytes ? cuda_at(e, l->codes) : NULL, l->codes_rows};
 }
 
 static cudaError_t run_gemm(const lowering *w, const cu_linear *l, uint32_t unit) {
@@ -691,6 +693,8 @@ static status tune_packed(cuda_engine *e, const cu_linear *l, err *er) {
     const gemm_scratch scratch = scratch_of(e);
     cu_linear first = *l;
     cudaError_t ce = cudaSuccess;
+    if (gemm_takes_codes(l, &scratch))
+        return gemm_tune_packed(e->lt, e->stream, l, &scratch, er);
     first.w.data = scratch.data;
     first.w.n_out = cu_slice_rows(l->w.n_out, l->w.n_in, scratch.bytes);
     if (!gemm_known(e->lt, &first, CU_MANY_ROWS)) {

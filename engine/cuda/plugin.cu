@@ -1,6 +1,7 @@
 /* The plugin: opens an engine (context, arena, weights, GEMM algorithms, graphs) and closes it;
  * the one exported symbol. */
 #include "engine/cuda/cuda.h"
+#include "engine/cuda/w8a8.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -195,8 +196,23 @@ static status fill_constants(cuda_engine *e, err *er) {
     return cuda_check(e->host, ce, "filling in constants", er);
 }
 
+/* Can the device multiply activations of e4m3, where the option asks for them? */
+static status check_codes(const cuda_engine *e, err *er) {
+    int major = 0, minor = 0;
+    if (!e->l->codes_bytes) return OK;
+    cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, e->device);
+    cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, e->device);
+    if (10 * major + minor >= CU_W8A8_CAPABILITY) return OK;
+    return cuda_fail_hint(
+        e->host, er, ERR_UNSUPPORTED, "activation_dtype", "set activation_dtype = auto",
+        "activation_dtype = fp8 needs compute capability 8.9, and this device "
+        "has %d.%d",
+        major, minor);
+}
+
 static status open_gemm(cuda_engine *e, err *er) {
-    if (!e->l->wants_gemm) return OK;
+    const status can = check_codes(e, er);
+    if (can != OK || !e->l->wants_gemm) return can;
     const uint64_t before = free_now();
     /* The KV cache is empty yet. */
     const gemm_memory memory = {cuda_at(e, e->l->gemm), e->l->gemm_bytes, e->kv[0],

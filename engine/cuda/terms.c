@@ -96,7 +96,10 @@ void cuda_layout_terms(const cuda_layout *l, const program *p, const engine_opti
     if (l->n_ranks > 1)
         device_term(t, MEM_WORKSPACE, l->gemm - l->joined, "what ranks send each other");
     device_term(t, MEM_WORKSPACE, l->slice - l->gemm, "workspace of cuBLASLt");
-    device_term(t, MEM_WORKSPACE, l->quantized - l->slice, "packed weights as 16-bit slices");
+    device_term(t, MEM_WORKSPACE, l->codes - l->slice,
+                l->codes_bytes ? "slices of packed weights, sums of their products"
+                               : "packed weights as 16-bit slices");
+    device_term(t, MEM_WORKSPACE, l->quantized - l->codes, "activations as fp8");
     device_term(t, MEM_WORKSPACE, l->split - l->quantized, "quantised activations");
     device_term(t, MEM_WORKSPACE, l->arrived - l->split, "sums of split matrices");
     device_term(t, MEM_WORKSPACE, l->partials - l->arrived, "counters of blocks");

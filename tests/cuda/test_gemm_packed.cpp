@@ -1,10 +1,6 @@
 /* Tests of unpack.cu and gemm_packed.cu: packed weights turned to 16 bits, slice after slice,
  * and multiplied by the library. */
-#include "tests/cuda/linear_rig.h"
-
-#include <stdio.h>
-
-#include "engine/cuda/gemm.h"
+#include "tests/cuda/library_rig.h"
 
 /* ---- the weights ---- */
 
@@ -40,33 +36,13 @@ END_TEST
 
 /* ---- the layer ---- */
 
-static status say_why(err *e, status code, const char *, const char *text, const char *) {
-    e->code = code;
-    snprintf(e->text, sizeof e->text, "%s", text);
-    return code;
-}
-
-/* cuBLASLt, with a workspace. */
-struct library {
-    device<uint8_t> workspace;
-    cuda_host host = {};
-    gemm *lt = nullptr;
-    library() : workspace(32 << 20) {
-        err e;
-        host.fail = say_why;
-        const gemm_memory memory = {workspace.p, workspace.n, NULL, 0};
-        ck_assert_msg(gemm_open(&lt, &host, &memory, false, &e) == OK, "%s", e.text);
-    }
-    ~library() { gemm_close(lt); }
-};
-
 /* As run_linear, in slices of slice_rows outputs; tuned: after the algorithms were timed. */
 static std::vector<float> run_slices(const library &lib, const cu_matrix &w, const inputs &x,
                                      uint32_t slice_rows, cu_out kind, bool tuned) {
     const uint32_t gap = 8 + (8 - w.n_out % 8) % 8;
     guarded_out out(kind == CU_OUT_T ? x.t : CU_F32, x.n_rows, w.n_out, gap);
     device<uint8_t> memory((size_t)slice_rows * w.n_in * 2);
-    const gemm_scratch scratch = {memory.p, memory.n};
+    const gemm_scratch scratch = {memory.p, memory.n, NULL, 0};
     const cu_linear l = linear_of(w, x, x.n_rows, out, kind);
     ck_assert_uint_le(cu_slice_rows(w.n_out, w.n_in, scratch.bytes), slice_rows);
     ck_assert(gemm_takes_packed(&l));

@@ -1,5 +1,6 @@
 /* A stand-in for cuBLASLt: f16 and bf16 products with f32 sums, op(A) = A^T or A, op(B) = B,
- * column-major, into f16, bf16 or f32; beta, bias. Symbols have the library's names.
+ * column-major, into f16, bf16 or f32; beta, bias. Products of e4m3, of A^T alone, into the same, from
+ * compute capability 8.9 on; scales of the operands are not there, so they are 1. Symbols have the library's names.
  *
  * Algorithms differ as real ones do: in the order of their sums (so in bits), in the workspace
  * they ask for, and in the time that events show; which comes first depends on the shape. What
@@ -83,12 +84,15 @@ const algorithm *of(const cublasLtMatmulAlgo_t *a) {
 }
 
 size_t size_of(cudaDataType_t t) {
-    return t == CUDA_R_32F ? 4 : 2;
+    return t == CUDA_R_32F ? 4 : t == CUDA_R_8F_E4M3 ? 1 : 2;
 }
 
 float get(const void *p, cudaDataType_t t, size_t i) {
     if (t == CUDA_R_16F) return __half2float(((const __half *)p)[i]);
     if (t == CUDA_R_16BF) return __bfloat162float(((const __nv_bfloat16 *)p)[i]);
+    if (t == CUDA_R_8F_E4M3)
+        return __half2float(
+            __half(__nv_cvt_fp8_to_halfraw(((const uint8_t *)p)[i], __NV_E4M3)));
     return ((const float *)p)[i];
 }
 void put(void *p, cudaDataType_t t, size_t i, float v) {
@@ -138,9 +142,17 @@ cublasStatus_t make_problem(problem *p, cublasLtMatmulDesc_t d, cublasLtMatrixLa
         p->c.cols != p->n)
         return refuse(CUBLAS_STATUS_INVALID_VALUE, "shapes of A, B, C and D do not fit");
     cudaDataType_t in = p->a.type, out = p->o.type;
-    if ((in != CUDA_R_16F && in != CUDA_R_16BF) || p->b.type != in ||
-        (out != in && out != CUDA_R_32F) || p->c.type != out)
+    const bool codes = in == CUDA_R_8F_E4M3;
+    if ((in != CUDA_R_16F && in != CUDA_R_16BF && !codes) || p->b.type != in ||
+        (codes ? out != CUDA_R_16F && out != CUDA_R_16BF && out != CUDA_R_32F
+               : out != in && out != CUDA_R_32F) ||
+        p->c.type != out)
         return refuse(CUBLAS_STATUS_NOT_SUPPORTED, "types of A, B, C and D");
+    if (codes && (config.capability < 89 || !t || p->m % 16 || p->k % 16))
+        return refuse(
+            CUBLAS_STATUS_NOT_SUPPORTED,
+            "e4m3: before compute capability 8.9, of A as it is, or of m or k that are "
+            "no multiples of 16");
     if (p->d.compute != CUBLAS_COMPUTE_32F || p->d.scale != CUDA_R_32F ||
         p->d.pointer_mode != CUBLASLT_POINTER_MODE_HOST)
         return refuse(CUBLAS_STATUS_NOT_SUPPORTED, "compute or scale type, or pointer mode");

@@ -113,6 +113,56 @@ START_TEST(products_are_right_by_every_algorithm) {
 }
 END_TEST
 
+/* From compute capability 8.9 on, of a transposed A whose sizes are multiples of 16. */
+START_TEST(products_of_e4m3_are_right_and_what_the_library_lacks_is_refused) {
+    const size_t m = 96, n = 7, k = 96;
+    layer l = open_layer(m, n, k, CUDA_R_8F_E4M3, CUDA_R_32F);
+    std::vector<uint8_t> w(m * k), x(n * k);
+    for (size_t i = 0; i < w.size(); i++) w[i] = (uint8_t)(i * 37 + i / 96) & 0xf7;
+    for (size_t i = 0; i < x.size(); i++) x[i] = (uint8_t)(i * 91 + i / 96) & 0xf7;
+    const auto value = [](uint8_t c) {
+        const int e = c >> 3 & 15, f = c & 7;
+        const double v = e ? ldexp(1 + f / 8.0, e - 7) : ldexp(f, -9);
+        return c & 0x80 ? -v : v;
+    };
+    uint8_t *dw = device(w), *dx = device(x);
+    float *d = device<float>(m * n), alpha = 1, beta = 0;
+    char *ws = device<char>(1 << 20);
+    for (const auto &r : algorithms(l)) {
+        LT(cublasLtMatmul(l.h, l.desc, &alpha, dw, l.w, dx, l.x, &beta, d, l.d, d, l.d, &r.algo,
+                          ws, r.workspaceSize, nullptr));
+        const std::vector<float> got = host(d, m * n);
+        for (size_t i = 0; i < m * n; i++) {
+            double want = 0, size = 0;
+            for (size_t c = 0; c < k; c++) {
+                const double p = value(w[i % m * k + c]) * value(x[i / m * k + c]);
+                want += p, size += fabs(p);
+            }
+            SWEEP(fabs(got[i] - want) <= 1e-6 * size);
+        }
+    }
+    const cublasOperation_t plain = CUBLAS_OP_N, turned = CUBLAS_OP_T;
+    LT(cublasLtMatmulDescSetAttribute(l.desc, CUBLASLT_MATMUL_DESC_TRANSA, &plain,
+                                      sizeof plain));
+    ck_assert_int_eq(cublasLtMatmul(l.h, l.desc, &alpha, dw, l.w, dx, l.x, &beta, d, l.d, d,
+                                    l.d, nullptr, ws, 1 << 20, nullptr),
+                     CUBLAS_STATUS_NOT_SUPPORTED);
+    LT(cublasLtMatmulDescSetAttribute(l.desc, CUBLASLT_MATMUL_DESC_TRANSA, &turned,
+                                      sizeof turned));
+    cushim_set_capability(86);
+    ck_assert_int_eq(cublasLtMatmul(l.h, l.desc, &alpha, dw, l.w, dx, l.x, &beta, d, l.d, d,
+                                    l.d, nullptr, ws, 1 << 20, nullptr),
+                     CUBLAS_STATUS_NOT_SUPPORTED);
+    cushim_set_capability(89);
+    close_layer(l);
+    l = open_layer(40, n, k, CUDA_R_8F_E4M3, CUDA_R_32F);
+    ck_assert_int_eq(cublasLtMatmul(l.h, l.desc, &alpha, dw, l.w, dx, l.x, &beta, d, l.d, d,
+                                    l.d, nullptr, ws, 1 << 20, nullptr),
+                     CUBLAS_STATUS_NOT_SUPPORTED);
+    close_layer(l);
+}
+END_TEST
+
 START_TEST(algorithms_differ_in_bits) {
     auto bits = check_layer(64, 20, 256, CUDA_R_16BF, CUDA_R_32F);
     ck_assert_uint_ge(bits.size(), 2);
@@ -212,6 +262,8 @@ START_TEST(the_workspace_is_scribbled_over_and_events_see_the_time) {
 }
 END_TEST
 
-CHECK_MAIN("cublaslt", products_are_right_by_every_algorithm, algorithms_differ_in_bits,
-           split_k_can_be_seen_and_excluded, what_the_library_refuses_is_refused,
+CHECK_MAIN("cublaslt", products_are_right_by_every_algorithm,
+           products_of_e4m3_are_right_and_what_the_library_lacks_is_refused,
+           algorithms_differ_in_bits, split_k_can_be_seen_and_excluded,
+           what_the_library_refuses_is_refused,
            the_workspace_is_scribbled_over_and_events_see_the_time)
