@@ -4,7 +4,7 @@
  * inline-PTX instruction the engine uses. Under g++ -x c++ -DCUSHIM: tests/cushim/cushim.h,
  * which gives the same names on the CPU (tests only; tests/cushim/README.md tells how to write
  * a kernel that runs on both). No other file writes asm, <<<>>>, __shared__ or extern
- * __shared__. */
+ * __shared__, but hopper.cuh, which has the instructions of sm_90a. */
 #ifndef VRAMD_ENGINE_CUDA_CU_H
 #define VRAMD_ENGINE_CUDA_CU_H
 

@@ -18,9 +18,10 @@ CUDA_C   := engine/tables.c # of the base, and in the plugin too
 
 .PHONY: cuda cuda-shim cuda-test-bins test-cuda cuda-model-check engine-tools
 
-# ---- The plugin. Files named *_sm90a.cu use wgmma or TMA: for that architecture alone.
+# ---- The plugin. Files named *_sm90a.* use hopper.cuh: for that architecture alone.
 CUDA_ARCH  ?= -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90,code=sm_90 -gencode arch=compute_90,code=compute_90
 CUDA_SM90A := -gencode arch=compute_90a,code=sm_90a
+arch_of     = $(if $(findstring _sm90a.,$(1)),$(CUDA_SM90A),$(CUDA_ARCH))
 NVFLAGS    := -std=c++17 -O3 -lineinfo --compress-mode=size -I. -D_GNU_SOURCE -DVRAMD_VERSION='"$(VERSION)"' --Werror all-warnings -Xcompiler -fPIC,-fvisibility=hidden,-Wall,-D_FORTIFY_SOURCE=2
 CUDA_OBJ   := $(patsubst %,$(BUILD)/cuda/%.o,$(CUDA_SRC))
 CUDA_C_OBJ := $(CUDA_C:%=$(BUILD)/cuda/%.o)
@@ -36,10 +37,10 @@ endif
 $(eval $(call flags_file,$(BUILD)/cuda/flags,$$(filter-out ccache,$$(NVCC)) $$(NVFLAGS) $$(CUDA_ARCH) $$(CUDA_SM90A)))
 $(BUILD)/cuda/%.cu.o: %.cu $(BUILD)/cuda/flags
 	@mkdir -p $(@D)
-	$(NVCC) $(NVFLAGS) $(if $(findstring _sm90a.cu,$<),$(CUDA_SM90A),$(CUDA_ARCH)) -MMD -MP -MF $(@:.o=.d) -c -o $@ $<
+	$(NVCC) $(NVFLAGS) $(call arch_of,$<) -MMD -MP -MF $(@:.o=.d) -c -o $@ $<
 $(BUILD)/cuda/%.cpp.o: %.cpp $(BUILD)/cuda/flags
 	@mkdir -p $(@D)
-	$(NVCC) $(NVFLAGS) $(CUDA_ARCH) -MMD -MP -MF $(@:.o=.d) -c -o $@ $<
+	$(NVCC) $(NVFLAGS) $(call arch_of,$<) -MMD -MP -MF $(@:.o=.d) -c -o $@ $<
 $(BUILD)/cuda/%.c.o: %.c
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(CFLAGS) -fPIC -fvisibility=hidden -MMD -MP -MF $(@:.o=.d) -c -o $@ $<

@@ -17,6 +17,7 @@
 
 #include "early.h"
 #include "fiber.h"
+#include "hopper.h"
 #include "internal.h"
 #include "shared.h"
 
@@ -76,7 +77,7 @@ bool running;
 
 const char *kernel_name;
 const work *kernel_body;
-uint32_t n_threads, n_warps, n_alive;
+uint32_t n_threads, n_warps, n_alive, n_asleep;
 bool gate_closed; /* what kernels before wrote is hidden from the block */
 rng dice(0);
 
@@ -117,9 +118,11 @@ uint32_t choose_lane(uint32_t lanes) {
 }
 
 fiber *pick_next() { /* NULL: nobody is ready */
+    if (config.order > 2 && hopper_has_copies() && dice.below(8) == 0) hopper_land(dice);
     now.pending &= warps[now.warp].ready;
     if (!now.pending) {
         uint32_t w = choose_warp();
+        while (w == n_warps && n_alive && hopper_land(dice)) w = choose_warp();
         if (w == n_warps) return nullptr;
         now.warp = w;
         now.pending = warps[w].ready;
@@ -205,6 +208,8 @@ void thread_main() {
 void start_block(uint3 bid) {
     cushim_blk.bid = bid;
     n_alive = n_threads;
+    n_asleep = 0;
+    hopper_begin_block();
     bar = {};
     for (uint32_t w = 0; w < n_warps; w++) {
         uint32_t lanes = std::min(n_threads - w * 32, 32u);
@@ -250,7 +255,10 @@ void run_block(uint3 bid, bool hides) {
     run_threads();
     if (gate_closed) open_gate();
     if (!faulted()) run_threads();
-    if (!n_alive) return;
+    if (!n_alive) {
+        if (!faulted()) hopper_end_block();
+        return;
+    }
     if (!faulted()) {
         uint32_t in_warps = 0;
         for (uint32_t w = 0; w < n_warps; w++)
@@ -259,9 +267,9 @@ void run_block(uint3 bid, bool hides) {
         snprintf(
             text, sizeof text,
             "%s, block (%u,%u,%u): deadlock: of %u threads, %u wait at a barrier (line %d), "
-            "%u in a warp collective, %u have exited",
+            "%u in a warp collective, %u for a phase or a named barrier, %u have exited",
             kernel_name, bid.x, bid.y, bid.z, n_threads, bar.arrived, bar.line, in_warps,
-            n_threads - n_alive);
+            n_asleep, n_threads - n_alive);
         set_fault(text);
     }
     abandon_threads();
@@ -286,6 +294,20 @@ std::vector<uint32_t> block_order(uint32_t n) {
 }
 
 } // namespace
+
+uint32_t thread_index() {
+    return current()->warp * 32 + current()->lane;
+}
+
+void sleep_until_woken() {
+    n_asleep++;
+    switch_away();
+}
+
+void wake(uint32_t thread) {
+    n_asleep--;
+    warps[thread / 32].ready |= 1u << thread % 32;
+}
 
 bool where(char *out, size_t size) {
     if (!running) return false;
@@ -441,6 +463,7 @@ void cushim_cp_async_wait(uint32_t n) {
         if (c.group >= f->groups || f->groups - c.group <= n) break;
         memset(c.to, 0, 16);
         memcpy(c.to, c.early ? c.read : c.from, (size_t)c.bytes);
+        hopper_wrote(c.to);
     }
     f->copies.erase(f->copies.begin(), f->copies.begin() + (ptrdiff_t)done);
 }

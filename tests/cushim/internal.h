@@ -64,6 +64,10 @@ void run_grid(const char *name, dim3 grid, dim3 block, size_t smem, const work &
               bool early);
 /* Of the block whose threads all wait: as cushim_fault. */
 void fault_of_block(const char *what);
+uint32_t thread_index(); /* of the running thread, in its block */
+/* The running thread waits until another one, or a copy that comes, wakes it. */
+void sleep_until_woken();
+void wake(uint32_t thread);
 /* The running kernel and thread, for messages; false: the host runs. */
 bool where(char *out, size_t size);
 

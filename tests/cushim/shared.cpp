@@ -8,7 +8,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#include "cushim.h"
+#include "engine/cuda/hopper.cuh"
 #include "internal.h"
 
 namespace cushim {
@@ -64,9 +64,26 @@ bool shared_contains(const void *p, size_t bytes) {
            (c >= dynamic_start() && c + bytes <= dynamic_start() + dynamic_bytes);
 }
 
+bool shared_is_dynamic(const void *p) {
+    const char *c = (const char *)p;
+    return c >= dynamic_start() && c < dynamic_start() + dynamic_bytes;
+}
+
+char *shared_at(uint32_t address) {
+    if (address < SHARED_FIRST || address - SHARED_FIRST >= dynamic_bytes) return nullptr;
+    return dynamic_start() + (address - SHARED_FIRST);
+}
+
 } // namespace cushim
 
 using namespace cushim;
+
+uint32_t cu_shared_address(const void *shared) {
+    if (shared_is_dynamic(shared))
+        return SHARED_FIRST + (uint32_t)((const char *)shared - dynamic_start());
+    if (!shared_contains(shared, 1)) cushim_fault("%p is not shared memory", shared);
+    return SHARED_ADDRESSES + (uint32_t)((const char *)shared - statics);
+}
 
 void *cushim_shared(cushim_site *site, size_t bytes) {
     static_asked += (bytes + 15) / 16 * 16;

@@ -1,17 +1,9 @@
 /* What the lanes of a warp compute together: reductions, mma.sync, ldmatrix. Contracts:
  * engine/cuda/cu.h. */
 #include "cushim.h"
+#include "halves.h"
 
 namespace {
-
-float from_f16(uint32_t h) { /* exact, for subnormals and infinities, too */
-    float scaled = cushim_bits<float>((h & 0x7fff) << 13) * 0x1p112f;
-    uint32_t bits = cushim_bits<uint32_t>(scaled) | (scaled >= 65536.0f ? 0x7f800000 : 0);
-    return cushim_bits<float>(bits | (h & 0x8000) << 16);
-}
-float from_bf16(uint32_t h) {
-    return cushim_bits<float>(h << 16);
-}
 
 /* Rows of A, and rows of k of B, as the lanes hold them. */
 struct halves {
