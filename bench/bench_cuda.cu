@@ -11,6 +11,7 @@
  * many rows (the engine uses CU_SLICE_BYTES). Without cuBLASLt what needs it is left out, with a
  * line; floors then count bytes alone. */
 #include "engine/cuda/cuda.h"
+#include "engine/cuda/linear_many.h"
 
 #include <algorithm>
 #include <functional>
@@ -273,10 +274,17 @@ static void bench_linear(const char *name, dtype t, uint32_t n_out, uint32_t n_i
         return packed ? cu_gate_up_quant_few(b.stream, &l[i], &up[i], ACT_SILU, &none)
                       : cu_gate_up_few(b.stream, &l[i], &up[i], ACT_SILU);
     });
-    if (!packed || rows > 512 || (!few && rows <= CU_MANY_ROWS)) return;
-    char other[32]; /* where the one becomes faster than the other */
-    snprintf(other, sizeof other, "%s_packed", name);
-    run_case(other, "Q4_0", rows, bytes, flop, sets, [=](uint32_t i) {
+    if (!packed) return;
+    /* Other ways: where the one becomes faster than the other. */
+    const auto beside = [&](const char *way, auto run) {
+        char other[32];
+        snprintf(other, sizeof other, "%s_%s", name, way);
+        run_case(other, "Q4_0", rows, bytes, flop, sets, run);
+    };
+    if (rows > CU_MANY_ROWS && cu_linear_many_runs())
+        beside("wgmma", [=](uint32_t i) { return cu_linear_many(b.stream, &l[i]); });
+    if (rows > 512 || (!few && rows <= CU_MANY_ROWS)) return;
+    beside("packed", [=](uint32_t i) {
         return fused ? cu_gate_up_packed(b.stream, &l[i], &up[i], ACT_SILU)
                      : cu_linear_packed(b.stream, &l[i]);
     });

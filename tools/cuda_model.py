@@ -3,9 +3,12 @@
 tokens per second that are PREDICTED, not measured, beside the limit that the memory's bandwidth sets.
 
     tools/cuda_model.py kernels [--sm 90]     registers, what is spilled, and the hot loops
-    tools/cuda_model.py check [--write]       fails where a kernel spills, or where its instructions a byte are 5% more
-                                              than in tools/cuda_kernels.json; --write makes that file
+    tools/cuda_model.py check [--write]       fails where a kernel spills, where its instructions a byte are 5% more
+                                              than in tools/cuda_kernels.json, or where products by wgmma wait for each
+                                              other; --write makes that file
     tools/cuda_model.py predict [--card h100-80g,h200] [--types bf16,q4_0] [--batch 1,8] [--context 1024] [--apart]
+    tools/cuda_model.py many [--card h100-80g] [--types q4_0] [--rows 128,512,2048]
+                                              of prompts: the matrices of a layer by k_many, alone
     tools/cuda_model.py error                 predictions against bench/results/cuda-*.json
 
 It needs nvcc ($NVCC, /usr/local/cuda/bin/nvcc) and cuobjdump ($CUOBJDUMP, PATH, beside nvcc, or PyPI's
@@ -34,7 +37,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 BASELINE = ROOT / "tools/cuda_kernels.json"
 RESULTS = ROOT / "bench/results"
-SOURCES = ("linear_quant.cu", "linear_packed.cu", "linear_few.cu", "attn_decode.cu")
+SOURCES = ("linear_quant.cu", "linear_packed.cu", "linear_few.cu", "attn_decode.cu", "linear_many_sm90a.cu")
 GROWTH = 1.05
 CLOCK = 1.755e9  # of an H100; other cards are taken to have it, too
 
@@ -69,15 +72,17 @@ def compile_all(nvcc, sm, jobs):
     def one(name):
         cubin, said = out / (name + ".cubin"), out / (name + ".txt")
         if not said.exists() or said.stat().st_mtime < newest:
-            run = subprocess.run([nvcc, "-std=c++17", "-O3", f"-arch=sm_{sm}", "-cubin", "-Xptxas", "-v", "-I.", "-D_GNU_SOURCE",
-                                  "-o", str(cubin), f"engine/cuda/{name}"], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+            arch = f"{sm}a" if "_sm90a" in name else sm
+            run = subprocess.run([nvcc, "-std=c++17", "-O3", f"-gencode=arch=compute_{arch},code=sm_{arch}", "-cubin", "-Xptxas", "-v",
+                                  "-I.", "-D_GNU_SOURCE", "-o", str(cubin), f"engine/cuda/{name}"],
+                                 cwd=ROOT, stderr=subprocess.PIPE, text=True)
             if run.returncode:
                 sys.exit(run.stderr)
             said.write_text(run.stderr)
         return cubin, said.read_text()
 
     with ThreadPoolExecutor(jobs) as pool:
-        return list(pool.map(one, SOURCES))
+        return list(pool.map(one, (s for s in SOURCES if sm == "90" or "_sm90a" not in s)))
 
 
 def read_usage(said):
@@ -88,6 +93,11 @@ def read_usage(said):
     for m in re.finditer(pattern, said):
         found[m[1]] = (int(m[4]), int(m[2]) + int(m[3]))
     return found
+
+
+def read_serial(said):
+    """Functions whose products by wgmma wait for each other, as ptxas says, since something else writes their registers."""
+    return set(re.findall(r"wgmma\.mma_async instructions are serialized .* in the function '(\S+)'", said))
 
 
 def demangled(names):
@@ -164,13 +174,15 @@ def read_kernels(sm, jobs):
     kernels = {}
     for cubin, said in compile_all(nvcc, sm, jobs):
         code = read_code(subprocess.run([dump, "-sass", str(cubin)], capture_output=True, text=True, check=True).stdout)
-        usage, names = read_usage(said), demangled(list(code))
+        usage, serial, names = read_usage(said), read_serial(said), demangled(list(code))
         for function, body in code.items():
             instructions, size, products = hot_loop(body)
             registers, spilled = usage.get(function, (0, 0))
             kernels[short(names[function])] = {
                 "registers": registers, "spilled": spilled, "loop": instructions, "products": products,
                 "work": work(instructions, size, products)}
+            if function in serial:
+                kernels[short(names[function])]["serial"] = True
     return {"nvcc": version(nvcc), "sm": sm, "kernels": dict(sorted(kernels.items()))}, None
 
 
@@ -184,7 +196,7 @@ def stored():
 
 def weights_of(name):
     """The type of a kernel of matrices, as BITS names it; None: of another."""
-    m = re.match(r"k_(?:few|packed|experts_packed|linear_few|experts_few)<(\w+),", name)
+    m = re.match(r"k_(?:few|packed|experts_packed|many|linear_few|experts_few)<(\w+),", name)
     return m and m[1].lower()
 
 
@@ -202,6 +214,7 @@ def faults(found, base):
     was = base["kernels"]
     out = [f"{name}: {k['spilled']} bytes are spilled, stored are {was.get(name, {}).get('spilled', 0)}"
            for name, k in found["kernels"].items() if k["spilled"] > was.get(name, {}).get("spilled", 0)]
+    out += [f"{name}: products by wgmma wait for each other" for name, k in found["kernels"].items() if k.get("serial")]
     if base["nvcc"] != found["nvcc"] or base["sm"] != found["sm"]:
         print(f"instructions a byte are not compared: stored are those of nvcc {base['nvcc']} for sm_{base['sm']}")
         return out
@@ -213,6 +226,7 @@ def faults(found, base):
 
 
 def check(args):
+    Model(stored()["kernels"])  # what is stored, and the cards, can be read
     found, lacks = read_kernels(args.sm, args.jobs)
     if lacks:
         print(f"cuda-model-check: skipped, {lacks}")
@@ -258,6 +272,8 @@ def weight_bytes_a_product(name, kind):
     tile = 16 * 64 * BITS[kind] / 8
     name = name.replace("experts_", "")
     by_16, has_min = kind in ("q2_k", "q3_k", "q6_k"), kind in ("q4_1", "q5_1", "q2_k")
+    if name.startswith("k_many"):  # a warp's part of a product of wgmma: 16 outputs by 16 inputs
+        return tile / 4
     if name.startswith("k_few"):
         return tile / (2 if not by_16 else 8 if has_min else 4)
     return tile / (4 * (tiles_in(name) if name.startswith("k_packed") else 1) * (2 if has_min else 1))
@@ -278,7 +294,7 @@ def per_weight_byte(kernels, kind, rows):
 
 def cards():
     """{name: (multiprocessors, GB/s of the datasheet)} of engine/cuda/cards.c."""
-    row = re.compile(r'\{"([\w-]+)", "[^"]+", \d+, (\d+), (\d+), \d+, (\d+), "')
+    row = re.compile(r'\{"([\w-]+)", "[^"]+", \d+, (\d+), (\d+), \d+, (\d+), \d+, "')
     return {m[1]: (int(m[2]), int(m[4])) for m in row.finditer((ROOT / "engine/cuda/cards.c").read_text()) if int(m[3]) >= 8}
 
 
@@ -372,6 +388,40 @@ def predict(args):
     return 0
 
 
+# Tiles of k_many: outputs, rows, sets of 64 outputs of a warpgroup, and what a tile takes as the kernel's choice has it
+# (linear_many_sm90a.cu).
+TILES = ((128, 64, 1, 34), (128, 128, 1, 56), (256, 128, 2, 100))
+
+
+def ceil_div(a, b):
+    return -(-a // b)
+
+
+def time_many(m, shape, kind, rows, sms):
+    """Seconds of a matrix by k_many: for each 64 inputs of a tile what the tensor cores take (2,048 products a clock) or what
+    issuing the instructions of two warpgroups takes, whichever is longer. Memory is taken to keep up."""
+    outs, inputs = shape
+    waves = {t: ceil_div(ceil_div(outs, t[0]) * ceil_div(rows, t[1]), sms) for t in TILES}
+    tile = min(TILES, key=lambda t: (t[3] * waves[t], -t[3]))
+    k = m.kernels[f"k_many<{kind.upper()}, bf16, {tile[2]}, {tile[1]}>"]
+    tensor, slots = k["products"] * tile[1], 8 * k["loop"] / (4 * m.issue)
+    return waves[tile] * ceil_div(inputs, 64) * max(tensor, slots) / CLOCK
+
+
+def many(args):
+    m = Model(kernels_for_model(args))
+    print("PREDICTED, not measured: matrices of a layer of the Llama-3-8B shape by k_many, bf16 activations, neither attention nor"
+          " anything else")
+    print(f"{'card':12} {'type':7} {'rows':>5} {'predicted us':>13} {'TFLOP/s':>8}")
+    for card in args.card.split(","):
+        for kind in args.types.split(","):
+            for rows in map(int, args.rows.split(",")):
+                seconds = sum(time_many(m, shape, kind, rows, m.cards[card][0]) for shape in MATRICES.values())
+                flops = sum(2 * rows * outs * inputs for outs, inputs in MATRICES.values())
+                print(f"{card:12} {kind:7} {rows:5} {1e6 * seconds:13.0f} {flops / seconds / 1e12:8.0f}")
+    return 0
+
+
 def error(args):
     """Rows that were not fitted on: whole steps, and another card."""
     m = Model(kernels_for_model(args))
@@ -398,20 +448,26 @@ def error(args):
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("what", choices=("kernels", "check", "predict", "error"))
+    p.add_argument("what", choices=("kernels", "check", "predict", "many", "error"))
     p.add_argument("--sm", default="90", help="compute capability that is compiled for")
     p.add_argument("--jobs", type=int, default=os.cpu_count())
     p.add_argument("--write", action="store_true")
-    p.add_argument("--card", default="h100-80g,h200,a100-80g,rtx4090")
-    p.add_argument("--types", default="bf16,q8_0,q6_k,q4_1,q4_0,mxfp4")
+    p.add_argument("--card")
+    p.add_argument("--types")
     p.add_argument("--batch", default="1,8,16,64")
+    p.add_argument("--rows", default="128,512,2048")
     p.add_argument("--context", type=int, default=1024)
     p.add_argument("--apart", action="store_true", help="count kernels that are parts of others now")
     args = p.parse_args()
+    of_many = args.what == "many"
+    args.card = args.card or ("h100-80g" if of_many else "h100-80g,h200,a100-80g,rtx4090")
+    args.types = args.types or ("" if of_many else "bf16,") + "q8_0,q6_k,q4_1,q4_0,mxfp4"
     if args.what == "check":
         return check(args)
     if args.what == "predict":
         return predict(args)
+    if args.what == "many":
+        return many(args)
     if args.what == "error":
         return error(args)
     found, lacks = read_kernels(args.sm, args.jobs)
