@@ -94,6 +94,7 @@ typedef struct cuda_engine {
     cuda_call *calls; /* of the step that is put on the stream */
     gemm *lt;
     struct cuda_ranks *ranks;           /* NULL: it is the only one */
+    bool has_wgmma;                     /* many rows of packed weights are cu_linear_many's */
     cuda_op *op;                        /* [p->n_ops] */
     unsigned char *kv[PLAN_MAX_GROUPS]; /* layer 0's block 0 */
     bool pools_move;                    /* pool is in use: engine_kv_resize can */

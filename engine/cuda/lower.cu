@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "engine/cuda/cuda.h"
+#include "engine/cuda/linear_many.h"
 #include "engine/cuda/op_list.h"
 #include "engine/cuda/packed.h"
 
@@ -245,9 +246,15 @@ static cudaError_t run_gemm(const lowering *w, const cu_linear *l, uint32_t unit
                        l->ld_out, l->bias, l->out);
 }
 
+/* Many rows of packed weights, where the device multiplies them as they are; not of F8, whose scales lie apart. */
+static bool takes_many(const cuda_engine *e, const cu_linear *l) {
+    return e->has_wgmma && cu_matrix_is_packed(l->w.type) && !cu_matrix_is_float(l->w.type) &&
+           l->n_rows > CU_MANY_ROWS && !l->same_bits;
+}
+
 /* Without cuBLASLt (plugin.cu) linear_packed.cu takes all of them. */
 static bool takes_packed(const cuda_engine *e, const cu_linear *l) {
-    return e->lt && gemm_takes_packed(l);
+    return e->lt && !takes_many(e, l) && gemm_takes_packed(l);
 }
 
 static uint32_t unit_of(const lowering *w, value_id v) {
@@ -257,6 +264,7 @@ static uint32_t unit_of(const lowering *w, value_id v) {
 /* One part; packed weights of few rows find their input quantised. */
 static cudaError_t run_part(const lowering *w, const cu_linear *l, uint32_t unit) {
     if (l->w.type == DT_F32) return cu_linear_narrow(w->s, l);
+    if (takes_many(w->e, l)) return cu_linear_many(w->s, l);
     if (takes_packed(w->e, l)) return run_gemm(w, l, unit);
     if (cu_matrix_is_packed(l->w.type)) return cu_linear_quant(w->s, l);
     return is_few(w->e, l->n_rows) ? cu_linear_few(w->s, l) : run_gemm(w, l, unit);
@@ -334,6 +342,7 @@ static cudaError_t run_gate_up_fused(const lowering *w, const cuda_op *c, uint32
     const activation act = c->o->gate_up.act;
     cu_linear l[2];
     gate_and_up(w, c, n_rows, l);
+    if (takes_many(w->e, &l[0])) return cu_gate_up_many(w->s, &l[0], &l[1], act);
     if (!is_few(w->e, n_rows)) return cu_gate_up_packed(w->s, &l[0], &l[1], act);
     if (!is_packed(&c->part[0])) return cu_gate_up_few(w->s, &l[0], &l[1], act);
     const cudaError_t e = quantize_input(w, c, n_rows);

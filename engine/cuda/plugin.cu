@@ -8,6 +8,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "engine/cuda/linear_many.h"
+
 /* ---- device memory ---- */
 
 typedef struct section {
@@ -212,6 +214,7 @@ static status check_codes(const cuda_engine *e, err *er) {
 
 static status open_gemm(cuda_engine *e, err *er) {
     const status can = check_codes(e, er);
+    e->has_wgmma = cu_linear_many_runs();
     if (can != OK || !e->l->wants_gemm) return can;
     const uint64_t before = free_now();
     /* The KV cache is empty yet. */
@@ -221,7 +224,7 @@ static status open_gemm(cuda_engine *e, err *er) {
     if (s == ERR_UNSUPPORTED && !e->l->needs_gemm) {
         char text[500];
         snprintf(text, sizeof text, "prefill with packed weights is slower: %.400s", er->text);
-        e->host->log(1, text);
+        if (!e->has_wgmma) e->host->log(1, text);
         *er = err();
         return OK;
     }
