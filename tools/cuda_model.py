@@ -19,8 +19,8 @@ The model. A step is a sequence of kernels. One that reads b bytes takes
     overhead + max(b / read rate, instructions a byte of weights * b / (multiprocessors * 4 * clock * issue))
 
 The second is what the multiprocessors can issue: 4 instructions of a warp a clock, a share `issue` of them in practice. Overhead, read rate
-(a share of the datasheet's) and issue are fitted on the operations measured on an H100, by their type of weights; all
-else follows from shapes. Kernels that are parts of others now (rotation, the sum over splits, quantising) count nothing;
+(a share of the datasheet's) and issue are fitted on the operations measured on an H100: issue on k_few's for up to 8 rows, and
+for more on those of the kernel that k_packed has replaced. All else follows from shapes. Kernels that are parts of others now (rotation, the sum over splits, quantising) count nothing;
 --apart counts each, as in the steps that were measured. Steps of 9 and more rows with weights of 16 bits are the library's, of packed ones k_packed's."""
 
 import argparse
@@ -51,13 +51,18 @@ def find(variable, name, *beside):
 
 
 def tools():
-    """nvcc and cuobjdump, or why there are none."""
+    """nvcc and cuobjdump, which runs nvdisasm, or why there are none."""
     nvcc = find("NVCC", "nvcc", Path("/usr/local/cuda/bin"))
     if not nvcc:
         return None, None, "no nvcc"
     packages = Path(sysconfig.get_paths()["purelib"]) / "nvidia"
     dump = find("CUOBJDUMP", "cuobjdump", Path(nvcc).parent, *sorted(packages.glob("*/bin")))
-    return nvcc, dump, None if dump else "no cuobjdump (pip install nvidia-cuda-cuobjdump, or set CUOBJDUMP)"
+    if not dump:
+        return nvcc, None, "no cuobjdump (pip install nvidia-cuda-cuobjdump, or set CUOBJDUMP)"
+    if not find("NVDISASM", "nvdisasm", Path(dump).parent):
+        return nvcc, None, f"no nvdisasm in PATH or beside {dump} (pip install nvidia-nvdisasm)"
+    os.environ["PATH"] += f"{os.pathsep}{Path(dump).parent}"
+    return nvcc, dump, None
 
 
 # ---- compiled kernels
@@ -226,7 +231,7 @@ def faults(found, base):
 
 
 def check(args):
-    Model(stored()["kernels"])  # what is stored, and the cards, can be read
+    Model(stored()["kernels"])  # reads cards.c and what was measured: says so if it no longer can
     found, lacks = read_kernels(args.sm, args.jobs)
     if lacks:
         print(f"cuda-model-check: skipped, {lacks}")
@@ -249,7 +254,12 @@ LOGITS = {"logits": (VOCAB, 4096)}
 # Bits of a weight on the device (engine/cuda/packed.h): codes, then scales and minima of 16 bits; f8: a scale for each output.
 BITS = {"bf16": 16, "f16": 16, "q8_0": 8.5, "q4_0": 4.5, "q4_1": 5, "q5_0": 5.5, "q5_1": 6, "q2_k": 4, "q3_k": 4, "q6_k": 7,
         "iq4_nl": 4.5, "mxfp4": 4.5, "f8": 8}
+# What a file's types become (engine/cuda/upload.h).
+STORED = {"q4_k": "q4_1", "q5_k": "q5_1", "iq4_xs": "iq4_nl"}
 FEW = 8
+# Instructions of a warp for a byte of Q4_0's weights of k_many, in tiles of 64 rows of bf16: the kernel of 9 and more rows when
+# the operations were measured, which is gone (460 for two tiles of 16 outputs by 64 inputs).
+MANY = 460 / (2 * 576)
 
 
 def kernel_of(kind, rows):
@@ -309,6 +319,7 @@ class Model:
         self.kernels, self.cards = kernels, cards()
         self.fitted = json.loads((RESULTS / results).read_text())["rows"]
         self.overhead, self.share, self.issue, self.small = self.fit(card)
+        self.issue_many = self.fit_many(card)
 
     def times(self, op, kind, rows):
         return [r["us"] for r in self.fitted if (r["op"], r["type"].lower(), r["rows"]) == (op, kind, rows)]
@@ -339,12 +350,21 @@ class Model:
         issue = min((i / 100 for i in range(20, 101)), key=error)
         return overhead, share, issue, small
 
+    def fit_many(self, card):
+        """The share of the issue slots that kernels of 16-bit products and packed weights reach, by what k_many reached where
+        it had tiles for several waves."""
+        sms, _ = self.cards[card]
+        slots = MANY * matrix_bytes(LOGITS["logits"], "q4_0") / (sms * 4 * CLOCK) * 1e6
+        shares = [slots * rows / 64 / (t - self.overhead) for rows in (64, 256) for t in self.times("logits", "q4_0", rows)]
+        return sum(shares) / len(shares)
+
     def matrix(self, _, shape, kind, rows, sms, rate):
         """Microseconds."""
         size = matrix_bytes(shape, kind)
         bytes_us = size / (self.share * rate * 1e3)
         slots = per_weight_byte(self.kernels, kind, rows) * size
-        return self.overhead + max(bytes_us, slots / (sms * 4 * CLOCK * self.issue) * 1e6)
+        issue = self.issue_many if (kernel_of(kind, rows) or "").startswith("k_packed") else self.issue
+        return self.overhead + max(bytes_us, slots / (sms * 4 * CLOCK * issue) * 1e6)
 
     def attention(self, rows, context, rate, apart):
         """K and V of one layer read once; what a decode step of one row takes at least was measured, with a kernel of
@@ -361,7 +381,7 @@ class Model:
             layer += self.small["rope_append"]
         if apart and kind not in ("bf16", "f16", "f8") and rows <= FEW:
             layer += 4 * self.small["quantize"]
-        if rows > FEW:
+        if rows > FEW and kind in ("bf16", "f16"):
             layer += self.small["gate"]
         total = LAYERS * layer + self.matrix("logits", LOGITS["logits"], kind, rows, sms, rate) + self.small["sample_greedy"]
         weights = LAYERS * sum(matrix_bytes(s, kind) for s in MATRICES.values()) + matrix_bytes(LOGITS["logits"], kind)
@@ -380,10 +400,10 @@ def predict(args):
         if card not in m.cards:
             sys.exit(f"cuda_model: no card {card} of compute capability 8.0 or later in engine/cuda/cards.c")
         for kind in args.types.split(","):
-            if kind not in BITS:
-                sys.exit(f"cuda_model: no type {kind}; there are {', '.join(BITS)}")
+            if kind not in {**BITS, **STORED}:
+                sys.exit(f"cuda_model: no type {kind}; there are {', '.join({**BITS, **STORED})}")
             for rows in map(int, args.batch.split(",")):
-                ms, floor = m.step(kind, rows, args.context, card, args.apart)
+                ms, floor = m.step(STORED.get(kind, kind), rows, args.context, card, args.apart)
                 print(f"{card:12} {kind:7} {rows:5} {1e3 * rows / ms:19.0f} {1e3 * rows / floor:15.0f} {floor / ms:6.0%}")
     return 0
 
@@ -426,7 +446,7 @@ def error(args):
     """Rows that were not fitted on: whole steps, and another card."""
     m = Model(kernels_for_model(args))
     print(f"fitted on single operations of an H100: overhead {m.overhead:.2f} us, {m.share:.0%} of the datasheet's rate, "
-          f"{m.issue:.0%} of the issue slots")
+          f"{m.issue:.0%} of the issue slots, of packed weights and more than {FEW} rows {m.issue_many:.0%}")
     print(f"{'file':32} {'type':6} {'batch':>5} {'predicted ms':>13} {'measured ms':>12} {'error':>7}")
     wrong = []
     for name, card in (("cuda-engine-{}-h100.json", "h100-80g"), ("cuda-engine-{}-h200.json", "h200")):
