@@ -8,7 +8,7 @@
 /* Whether this device runs the functions below. With VRAMD_CUDA_WGMMA=0 none does: for measurements and to find
  * out whether they are to blame. */
 bool cu_linear_many_runs(void);
-/* Packed w, 16-bit activations (in), any n_rows; meant for more than CU_MANY_ROWS. Weights are rounded once to T. A row has
+/* Packed w but of F8, 16-bit activations (in), any n_rows; meant for more than CU_MANY_ROWS. Weights are rounded once to T. A row has
  * the same bits for any n_rows. */
 cudaError_t cu_linear_many(cudaStream_t, const cu_linear *);
 /* As cu_gate_up_packed. */

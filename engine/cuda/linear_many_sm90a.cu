@@ -32,8 +32,8 @@ template <dtype TYPE, int SETS, int ROWS> struct many_tile {
     static constexpr int X = ROWS * CU_TILE_ROW;
     static constexpr int CODES = STRIPS * (int)quant<TYPE>::code_bytes;
     static constexpr int W = CODES + STRIPS * (int)quant<TYPE>::scale_bytes;
-    static int stages(int room) {
-        const int n = room / (X + W);
+    static int stages(int shared) {
+        const int n = shared / (X + W);
         return n < MOST_STAGES ? n : MOST_STAGES;
     }
     static int bytes(int n_stages) {
@@ -302,8 +302,14 @@ static cudaError_t run_many(cudaStream_t s, const cu_linear *a, const cu_linear 
         p.in = (const T *)a->in, p.n_rows = a->n_rows, p.ld_in = a->ld_in;
         p.n_out = a->w.n_out, p.gated = gated, p.act = act;
         p.out = linear_out_of(a);
-        return quant_by_type(
-            a->w.type, [&](auto packed) { return launch_many<decltype(packed)::value>(s, p); });
+        return quant_by_type(a->w.type, [&](auto packed) {
+            constexpr dtype type = decltype(packed)::value;
+            if constexpr (quant<
+                              type>::is_float) /* F8: its scales do not lie beside its codes */
+                return cudaErrorInvalidValue;
+            else
+                return launch_many<type>(s, p);
+        });
     });
 }
 

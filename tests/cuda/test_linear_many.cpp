@@ -48,6 +48,7 @@ START_TEST(results_are_the_products_of_the_rounded_weights_in_every_kind_of_outp
     if (!cu_linear_many_runs()) return;
     for (dtype type : packed_types)
         for (auto &s : shapes) {
+            if (cu_matrix_is_float(type)) continue; /* its scales lie apart: other kernels */
             const cu_type t = (s[0] + type) % 2 ? CU_F16 : CU_BF16;
             const uint32_t n_in = inputs_for(type, s[2]);
             file_matrix f(type, s[1], n_in, 8);
@@ -90,6 +91,7 @@ START_TEST(gate_and_up_together_are_the_two_alone) {
     if (!cu_linear_many_runs()) return;
     for (dtype type : packed_types)
         for (auto &s : sizes) {
+            if (cu_matrix_is_float(type)) continue;
             const cu_type t = (s[0] + type) % 2 ? CU_F16 : CU_BF16;
             const activation act = s[0] == 70 ? ACT_GELU_TANH : ACT_SILU;
             const uint32_t n_in = inputs_for(type, s[2]);
