@@ -4,10 +4,18 @@
 # tile configuration: a compiler barrier is put before _tile_loadconfig, or the peer dies of SIGILL.
 #   build_peer.sh                 with all that this CPU has
 #   build_peer.sh avx2|avxvnni    llama-bench alone, with no more than this, beside the first
+#   build_peer.sh ik SOURCE       llama-bench of ik_llama.cpp from a clone of its repository (compared: 8337e4c, 2026-08-15)
 set -eu
 version=0.3.36
 dir=${VRAMD_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/vramd}/peer
 src=$dir/llama_cpp_python-$version/vendor/llama.cpp
+if [ "${1:-}" = ik ]; then
+  cmake -S "${2:?a clone of ik_llama.cpp}" -B "$dir/ik" -DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=ON -DGGML_IQK_FA_ALL_QUANTS=OFF \
+    -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_SERVER=OFF -DLLAMA_CURL=OFF >&2
+  cmake --build "$dir/ik" -j"$(nproc)" --target llama-bench >&2
+  echo "$dir/ik/bin"
+  exit
+fi
 case ${1:-native} in
 native) build=$src/build targets="llama-bench llama-server llama-quantize" isa=(-DGGML_NATIVE=ON) ;;
 avx2 | avxvnni)
