@@ -64,10 +64,10 @@ static const char *prompt_field(const answer *a) {
 
 bool answer_prompts(answer *a, size_t n) {
     err e;
-    uint32_t room = a->rq->served->port->max_gens,
-             most = room < MAX_CHOICES ? room : MAX_CHOICES;
+    uint32_t places = a->rq->served->port->max_gens,
+             most = places < MAX_CHOICES ? places : MAX_CHOICES;
     if (a->n_dims) most = POOL_MAX_INPUTS; /* a few of them at once */
-    /* Beyond the room no retry would help: not "busy". */
+    /* Beyond its places no retry would help: not "busy". */
     if (n * a->p.n > most) {
         err_set(&e, ERR_INVALID, "%zu prompts with n = %u make more than %u choices", n, a->p.n,
                 most);

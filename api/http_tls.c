@@ -44,7 +44,7 @@ static void identity_unref(http_identity *id) {
  * keys ask both for a little, a hundred times. So neither is begun unless the heap has what it
  * takes: blocks given back are what glibc's malloc hands out next. Other threads have heaps of
  * their own. GnuTLS itself takes a NULL for what it is, and the connection ends. */
-static bool heap_has_room(void) {
+static bool heap_has_space(void) {
     enum { BLOCKS = 12, BYTES = 8 * 1024 };
     char *block[BLOCKS];
     int n = 0;
@@ -79,7 +79,7 @@ static int before_message(gnutls_session_t session, unsigned type, unsigned when
     (void)session, (void)when, (void)msg;
     most_bytes = 0;
     bool hello = incoming && type == GNUTLS_HANDSHAKE_CLIENT_HELLO;
-    return !hello || heap_has_room() ? 0 : GNUTLS_E_MEMORY_ERROR;
+    return !hello || heap_has_space() ? 0 : GNUTLS_E_MEMORY_ERROR;
 }
 
 /* ---- reading ---- */
@@ -189,7 +189,7 @@ static status check_pair(const http_identity *id, const server_options *o, err *
 
 static status read_once(http_identity **out, const server_options *o, err *e) {
     gnutls_x509_crt_t own = NULL;
-    http_identity *id = heap_has_room() ? calloc(1, sizeof *id) : NULL;
+    http_identity *id = heap_has_space() ? calloc(1, sizeof *id) : NULL;
     if (!id) return mem_exhausted(e, MEM_HTTP, "TLS");
     id->refs = 1;
     status s = read_chain(id, &own, o->tls_cert, e);

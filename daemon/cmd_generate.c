@@ -193,11 +193,11 @@ static status run_prompt(machine *m, const generate_args *a, uint64_t t0, err *e
                     .n_prompt = (uint32_t)ids.n,
                     .max_tokens = a->max_tokens,
                     .user = (uintptr_t)&job};
-    uint32_t room = m->opt.max_model_len > ids.n ? m->opt.max_model_len - (uint32_t)ids.n : 0;
-    if (q.max_tokens > room) q.max_tokens = room;
+    uint32_t left = m->opt.max_model_len > ids.n ? m->opt.max_model_len - (uint32_t)ids.n : 0;
+    if (q.max_tokens > left) q.max_tokens = left;
     detok_init(&o.detok, m->tok, false);
     runner *r = machine_runner(m, on_event, &o);
-    if (room == 0 || sched_submit(m->sched, &q, clock_us(), &id) != REJECT_NONE) {
+    if (left == 0 || sched_submit(m->sched, &q, clock_us(), &id) != REJECT_NONE) {
         s = err_set(e, ERR_TOO_LONG, "the prompt has %zu tokens, the context length is %u",
                     ids.n, m->opt.max_model_len);
         goto done;

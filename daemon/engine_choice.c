@@ -11,28 +11,28 @@
 
 /* The budget of an option, within this memory or, where the plan is for another machine, within
  * what the option says. */
-static status parse(budget *out, const char *option, const char *word, memory_room room,
+static status parse(budget *out, const char *option, const char *word, memory_capacity capacity,
                     const machine_wish *w, err *e) {
     uint64_t bytes;
     if (w->uncut) {
         *out = budget_unlimited();
         return OK;
     }
-    if (w->elsewhere && str_parse_bytes(str_of(word), &bytes) && bytes > room.total) {
-        room.total = bytes;
-        snprintf(room.name, sizeof room.name, "the machine planned for");
+    if (w->elsewhere && str_parse_bytes(str_of(word), &bytes) && bytes > capacity.total) {
+        capacity.total = bytes;
+        snprintf(capacity.name, sizeof capacity.name, "the machine planned for");
     }
-    return budget_parse(out, option, word, &room, e);
+    return budget_parse(out, option, word, &capacity, e);
 }
 
 /* Ranks of a launcher have each a budget of its own: shares of the machine's memory are divided among those that
  * it has. */
-static memory_room room_of_rank(const machine *m) {
-    memory_room room = memory_room_host();
+static memory_capacity capacity_of_rank(const machine *m) {
+    memory_capacity capacity = memory_capacity_host();
     const uint32_t n = m->launch && m->launch->link ? m->launch->wire.n_here : 1;
-    room.total /= n;
-    room.available /= n;
-    return room;
+    capacity.total /= n;
+    capacity.available /= n;
+    return capacity;
 }
 
 static status choose_cpu(machine *m, const machine_wish *w, err *e) {
@@ -41,10 +41,10 @@ static status choose_cpu(machine *m, const machine_wish *w, err *e) {
     m->card = NULL;
     snprintf(m->device, sizeof m->device, "cpu");
     if (strcmp(m->opt.host_memory, "auto") == 0) {
-        const memory_room room = room_of_rank(m);
-        status s = parse(&m->budget, "memory", m->opt.memory, room, w, e);
+        const memory_capacity capacity = capacity_of_rank(m);
+        status s = parse(&m->budget, "memory", m->opt.memory, capacity, w, e);
         if (s != OK || !m->opt.memory_max[0] || w->uncut) return s;
-        return parse(&m->max_budget, "memory_max", m->opt.memory_max, room, w, e);
+        return parse(&m->max_budget, "memory_max", m->opt.memory_max, capacity, w, e);
     }
     err_set(e, ERR_INVALID, "host_memory = %.60s, but the engine is the CPU's",
             m->opt.host_memory);
@@ -61,31 +61,31 @@ static status check_pressure(const options *o, err *e) {
     return err_hint(e, "leave it out, or use backend = cpu");
 }
 
-static status choose_device(machine *m, const memory_room *room, const machine_wish *w,
+static status choose_device(machine *m, const memory_capacity *capacity, const machine_wish *w,
                             err *e) {
-    memory_room host = memory_room_host();
+    memory_capacity host = memory_capacity_host();
     m->backend = rank_plan_count(&m->opt) > 1 ? &backend_cuda_ranks : &backend_cuda;
     m->on_device = true;
-    m->device_room = *room;
+    m->device_capacity = *capacity;
     status s = check_pressure(&m->opt, e);
     if (s != OK) return s;
     if (w->card) { /* it is not in this machine */
         host.available = host.total = budget_unlimited().bytes;
         snprintf(host.available_name, sizeof host.available_name, "the host of that card");
     }
-    s = parse(&m->budget, "memory", m->opt.memory, *room, w, e);
+    s = parse(&m->budget, "memory", m->opt.memory, *capacity, w, e);
     if (s == OK && m->opt.memory_max[0] && !w->uncut)
-        s = parse(&m->max_budget, "memory_max", m->opt.memory_max, *room, w, e);
+        s = parse(&m->max_budget, "memory_max", m->opt.memory_max, *capacity, w, e);
     return s == OK ? parse(&m->host_budget, "host_memory", m->opt.host_memory, host, w, e) : s;
 }
 
 static status choose_card(machine *m, const machine_wish *w, err *e) {
     const cuda_card *c = w->card;
-    memory_room room = {.total = cuda_card_bytes(c), .available = cuda_card_bytes(c)};
+    memory_capacity capacity = {.total = cuda_card_bytes(c), .available = cuda_card_bytes(c)};
     machine_wish only = *w;
     only.elsewhere = false; /* a card's memory is known */
-    snprintf(room.name, sizeof room.name, "%s", c->product);
-    snprintf(room.available_name, sizeof room.available_name, "%s", c->product);
+    snprintf(capacity.name, sizeof capacity.name, "%s", c->product);
+    snprintf(capacity.available_name, sizeof capacity.available_name, "%s", c->product);
     snprintf(m->device, sizeof m->device, "%s", c->name);
     m->card = c;
     m->opt.backend = BACKEND_CUDA; /* the operator's choice, as if it were named */
@@ -94,17 +94,18 @@ static status choose_card(machine *m, const machine_wish *w, err *e) {
         snprintf(m->not_served, sizeof m->not_served,
                  "the CUDA engine needs compute capability %d.0, and %s has %u.%u",
                  CUDA_CARD_MIN_MAJOR, c->product, c->major, c->minor);
-    return choose_device(m, &room, &only, e);
+    return choose_device(m, &capacity, &only, e);
 }
 
 static status choose_found(machine *m, const cuda_device *d, const machine_wish *w, err *e) {
-    memory_room room = {.total = d->total_bytes, .available = d->free_bytes};
-    snprintf(room.name, sizeof room.name, "%.63s", d->name);
-    snprintf(room.available_name, sizeof room.available_name, "the device's free memory");
+    memory_capacity capacity = {.total = d->total_bytes, .available = d->free_bytes};
+    snprintf(capacity.name, sizeof capacity.name, "%.63s", d->name);
+    snprintf(capacity.available_name, sizeof capacity.available_name,
+             "the device's free memory");
     snprintf(m->device, sizeof m->device, "cuda:%u", m->engine_opt.device);
     m->engine_opt.n_sms = d->n_sms;
     m->card = cuda_card_of_product(d->name);
-    return choose_device(m, &room, w, e);
+    return choose_device(m, &capacity, w, e);
 }
 
 static status too_few(const options *o, uint32_t n_devices, err *e) {

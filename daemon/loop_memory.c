@@ -16,19 +16,19 @@ static _Noreturn void end(const char *what) {
     _exit(status_exit_code(s));
 }
 
-static void *told(void *p) {
+static void *checked(void *p) {
     if (!p) end("the event loop");
     return p;
 }
 
 static void *take(size_t bytes) {
-    return told(malloc(bytes));
+    return checked(malloc(bytes));
 }
 static void *regrow(void *p, size_t bytes) {
-    return told(realloc(p, bytes));
+    return checked(realloc(p, bytes));
 }
 static void *take_zeroed(size_t n, size_t bytes) {
-    return told(calloc(n, bytes));
+    return checked(calloc(n, bytes));
 }
 
 void loop_memory_init(void) {

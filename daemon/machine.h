@@ -53,9 +53,9 @@ typedef struct machine {
     uint64_t auto_bytes; /* of memory = auto, as solved at start */
     kv_request kv;       /* kv.most: what addresses and lists are there for */
     bool on_device;
-    bool layers_auto;        /* gpu_layers = auto: engine_opt.host_layers was searched for */
-    memory_room device_room; /* on_device: what shares of its memory are of */
-    budget host_budget;      /* these two on_device only */
+    bool layers_auto; /* gpu_layers = auto: engine_opt.host_layers was searched for */
+    memory_capacity device_capacity; /* on_device: what shares of its memory are of */
+    budget host_budget;              /* these two on_device only */
     plan host_plan;
     ledger *ledger;        /* the host's */
     ledger *device_ledger; /* NULL unless on_device */

@@ -132,9 +132,9 @@ status machine_replan(const machine *m, uint64_t bytes, plan *out, err *e) {
 
 status machine_memory_bytes(const machine *m, const char *word, uint64_t *out, err *e) {
     budget b;
-    const memory_room room = m->on_device ? m->device_room : memory_room_host();
+    const memory_capacity capacity = m->on_device ? m->device_capacity : memory_capacity_host();
     if (strcmp(word, "auto") == 0 && m->budget.automatic) return *out = m->auto_bytes, OK;
-    status s = budget_parse(&b, "memory", word, &room, e);
+    status s = budget_parse(&b, "memory", word, &capacity, e);
     *out = b.bytes < machine_memory_max(m) || !b.automatic ? b.bytes : machine_memory_max(m);
     return s;
 }

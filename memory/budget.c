@@ -75,11 +75,11 @@ uint64_t machine_available_bytes(void) {
     return kb ? kb * 1024 : machine_total_bytes();
 }
 
-memory_room memory_room_within(uint64_t limit, uint64_t total, uint64_t available) {
-    memory_room r = {.name = "the machine",
-                     .available_name = "the memory available now",
-                     .total = total,
-                     .available = available};
+memory_capacity memory_capacity_within(uint64_t limit, uint64_t total, uint64_t available) {
+    memory_capacity r = {.name = "the machine",
+                         .available_name = "the memory available now",
+                         .total = total,
+                         .available = available};
     uint64_t ours = limit / 51 * 50; /* a budget and its 2% */
     if (limit < total) {
         r.total = ours;
@@ -92,9 +92,9 @@ memory_room memory_room_within(uint64_t limit, uint64_t total, uint64_t availabl
     return r;
 }
 
-memory_room memory_room_host(void) {
-    return memory_room_within(machine_cgroup_limit(), machine_total_bytes(),
-                              machine_available_bytes());
+memory_capacity memory_capacity_host(void) {
+    return memory_capacity_within(machine_cgroup_limit(), machine_total_bytes(),
+                                  machine_available_bytes());
 }
 
 /* "75%" and "0.75"; false for anything else. */
@@ -118,33 +118,34 @@ budget budget_unlimited(void) {
     return (budget){.bytes = 1ull << 62, .automatic = true};
 }
 
-status budget_parse(budget *out, const char *option, const char *word, const memory_room *room,
-                    err *e) {
+status budget_parse(budget *out, const char *option, const char *word,
+                    const memory_capacity *capacity, err *e) {
     uint64_t bytes;
     double share;
     *out = (budget){.option = option};
     if (strcmp(word, "auto") == 0) {
-        out->bytes = room->available;
+        out->bytes = capacity->available;
         out->automatic = true;
-        snprintf(out->source, sizeof out->source, "%s", room->available_name);
+        snprintf(out->source, sizeof out->source, "%s", capacity->available_name);
         return OK;
     }
     snprintf(out->source, sizeof out->source, "%.24s = %.60s", option, word);
     if (is_share(word, &share)) {
         if (!(share > 0 && share <= 1)) {
-            err_set(e, ERR_INVALID, "%s: %.60s is no share of %s", option, word, room->name);
+            err_set(e, ERR_INVALID, "%s: %.60s is no share of %s", option, word,
+                    capacity->name);
             err_field(e, "%s", option);
             return err_hint(
                 e, "give bytes (6GiB), a percentage up to 100%% or a fraction up to 1.0");
         }
-        out->bytes = (uint64_t)((double)room->total * share);
+        out->bytes = (uint64_t)((double)capacity->total * share);
         return OK;
     }
     if (is_bare(word, &bytes) && bytes > 0 && bytes < SMALLEST_BARE) {
         err_set(e, ERR_INVALID, "%s = %.60s is %llu bytes: a unit is missing", option, word,
                 (unsigned long long)bytes);
         err_field(e, "%s", option);
-        return bytes <= 100 ? err_hint(e, "%sGiB, or %s%% of %s", word, word, room->name)
+        return bytes <= 100 ? err_hint(e, "%sGiB, or %s%% of %s", word, word, capacity->name)
                             : err_hint(e, "%sMiB, or %sGiB", word, word);
     }
     if (!str_parse_bytes(str_of(word), &bytes) || bytes == 0) {
@@ -152,13 +153,13 @@ status budget_parse(budget *out, const char *option, const char *word, const mem
         err_field(e, "%s", option);
         return err_hint(e, "give bytes (6GiB), a percentage (75%%), a fraction (0.75) or auto");
     }
-    if (bytes > room->total) {
+    if (bytes > capacity->total) {
         char a[32], b[32];
         err_set(e, ERR_BUDGET, "%s = %.60s is %s, but %s has %s", option, word,
-                bytes_human(bytes, a), room->name, bytes_human(room->total, b));
+                bytes_human(bytes, a), capacity->name, bytes_human(capacity->total, b));
         err_field(e, "%s", option);
-        return err_hint(e, "give at most %llu bytes (%s)", (unsigned long long)room->total,
-                        bytes_human(room->total, a));
+        return err_hint(e, "give at most %llu bytes (%s)", (unsigned long long)capacity->total,
+                        bytes_human(capacity->total, a));
     }
     out->bytes = bytes;
     return OK;

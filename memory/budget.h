@@ -17,21 +17,21 @@ typedef struct budget {
 } budget;
 
 /* Memory that a budget can be a share of: the machine's, its cgroup's, a device's. */
-typedef struct memory_room {
+typedef struct memory_capacity {
     char name[64];             /* "the machine", "the cgroup", "NVIDIA H200" */
     char available_name[64];   /* what bounds available: for messages */
     uint64_t total, available; /* available now: what "auto" may take at most */
-} memory_room;
+} memory_capacity;
 
-memory_room memory_room_host(void);
-/* The host's room by the lowest limit of a cgroup (UINT64_MAX: none), the machine's memory, and
+memory_capacity memory_capacity_host(void);
+/* The host's capacity by the lowest limit of a cgroup (UINT64_MAX: none), the machine's memory, and
  * what is available of it. A cgroup's limit counts less what the kernel needs for us, which it
  * charges too (page tables, sockets): a budget and 2% are within the limit. */
-memory_room memory_room_within(uint64_t limit, uint64_t total, uint64_t available);
+memory_capacity memory_capacity_within(uint64_t limit, uint64_t total, uint64_t available);
 /* The budget that an option of that name (a literal) and value means. word: bytes with a unit,
- * a percentage ("75%") or a fraction ("0.75") of the room, or "auto": what is wanted, within
+ * a percentage ("75%") or a fraction ("0.75") of the capacity, or "auto": what is wanted, within
  * what is available now. Errors: ERR_INVALID, ERR_BUDGET (more than there is). */
-status budget_parse(budget *out, const char *option, const char *word, const memory_room *,
+status budget_parse(budget *out, const char *option, const char *word, const memory_capacity *,
                     err *);
 /* One that no plan reaches, and of which two can be added; the plan takes what is wanted. */
 budget budget_unlimited(void);

@@ -287,10 +287,10 @@ static status alloc(ledger *l, void **out, mem_class cls, uint64_t bytes, uint64
     void *p =
         mapped ? map_populated(bytes, mapped, &taken) : aligned_alloc(64, align_up(bytes, 64));
     pthread_mutex_lock(&l->lock);
-    bool room = p && l->n_arenas < MAX_ARENAS;
-    if (room) l->arena[l->n_arenas++] = (arena_entry){p, bytes, mapped, cls};
+    bool listed = p && l->n_arenas < MAX_ARENAS;
+    if (listed) l->arena[l->n_arenas++] = (arena_entry){p, bytes, mapped, cls};
     pthread_mutex_unlock(&l->lock);
-    if (room) {
+    if (listed) {
         if (!mapped || (used && !raw)) memset(p, 0, mapped ? used : bytes);
         *out = p;
         return OK;

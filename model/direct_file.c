@@ -59,17 +59,17 @@ static bool is_unchanged(const direct_file *f) {
 status direct_file_read(const direct_file *f, uint64_t at, uint64_t n, void *buffer, void **out,
                         err *e) {
     const uint64_t from = at / DIRECT_ALIGN * DIRECT_ALIGN, wanted = at + n - from;
-    const uint64_t room = (wanted + DIRECT_ALIGN - 1) / DIRECT_ALIGN * DIRECT_ALIGN;
+    const uint64_t whole = (wanted + DIRECT_ALIGN - 1) / DIRECT_ALIGN * DIRECT_ALIGN;
     for (uint64_t done = 0;
          done < wanted;) { /* a direct read that is short ends at a block, or the file */
         const ssize_t k =
-            pread(f->fd, (char *)buffer + done, room - done, (off_t)(from + done));
+            pread(f->fd, (char *)buffer + done, whole - done, (off_t)(from + done));
         if (k < 0 && errno == EINTR) continue;
         if (k < 0) return failed(e, strerror(errno));
         if (k == 0) return failed(e, "it has shrunk since it was opened");
         done += (uint64_t)k;
     }
-    if (!f->direct) posix_fadvise(f->fd, (off_t)from, (off_t)room, POSIX_FADV_DONTNEED);
+    if (!f->direct) posix_fadvise(f->fd, (off_t)from, (off_t)whole, POSIX_FADV_DONTNEED);
     if (!is_unchanged(f)) return failed(e, "it has changed since it was opened");
     *out = (char *)buffer + (at - from);
     return OK;

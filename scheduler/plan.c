@@ -62,27 +62,27 @@ static void end_expired(sched *s, uint64_t now_us) {
     }
 }
 
-typedef enum room {
-    ROOM_NONE,   /* juniors would have to go */
-    ROOM_FENCED, /* with blocks that commits will free */
-    ROOM_PARKED, /* with blocks of paused sequences */
-    ROOM_THERE
-} room;
+typedef enum space {
+    SPACE_NONE,   /* juniors would have to go */
+    SPACE_FENCED, /* with blocks that commits will free */
+    SPACE_PARKED, /* with blocks of paused sequences */
+    SPACE_THERE
+} space;
 
 /* Where want[g] blocks of every group g could come from: the worst of them. */
-static room find_room(const planner *p, const uint32_t *want) {
+static space find_space(const planner *p, const uint32_t *want) {
     const sched *s = p->s;
-    room worst = ROOM_THERE;
+    space worst = SPACE_THERE;
     for (uint32_t k = 0; k < s->n_groups; k++) {
         const seq_group *g = &s->group[k];
-        uint64_t have = group_room(g), fenced = blocks_fenced(&g->kv);
+        uint64_t have = group_space(g), fenced = blocks_fenced(&g->kv);
         if (have >= want[k]) continue;
-        if (have + fenced + g->parked < want[k]) return ROOM_NONE;
-        room own =
-            have + fenced < (uint64_t)want[k] + p->claimed[k] ? ROOM_PARKED : ROOM_FENCED;
-        if (worst == ROOM_THERE || own == ROOM_PARKED) worst = own;
+        if (have + fenced + g->parked < want[k]) return SPACE_NONE;
+        space own =
+            have + fenced < (uint64_t)want[k] + p->claimed[k] ? SPACE_PARKED : SPACE_FENCED;
+        if (worst == SPACE_THERE || own == SPACE_PARKED) worst = own;
     }
-    return worst == ROOM_PARKED && s->parked.n == 0 ? ROOM_NONE : worst;
+    return worst == SPACE_PARKED && s->parked.n == 0 ? SPACE_NONE : worst;
 }
 
 /* One more table entry for a decoding sequence, its blocks taken from juniors if need be. */
@@ -92,10 +92,10 @@ static bool find_block(planner *p, uint32_t slot) {
     uint32_t want[SCHED_MAX_GROUPS];
     for (uint32_t k = 0; k < s->n_groups; k++)
         want[k] = group_part(&s->group[k], n + 1) - group_part(&s->group[k], n);
-    for (room r = find_room(p, want); r != ROOM_THERE; r = find_room(p, want)) {
-        if (r == ROOM_FENCED) {
+    for (space r = find_space(p, want); r != SPACE_THERE; r = find_space(p, want)) {
+        if (r == SPACE_FENCED) {
             for (uint32_t k = 0; k < s->n_groups; k++)
-                if (group_room(&s->group[k]) < want[k]) p->claimed[k] += want[k];
+                if (group_space(&s->group[k]) < want[k]) p->claimed[k] += want[k];
             return false; /* comes free with a commit */
         }
         if (s->parked.n > 0) {
@@ -158,21 +158,21 @@ static uint32_t least_want(const sched *s, uint32_t record, uint32_t k) {
     return p->want[k] - (uint32_t)gained;
 }
 
-/* ROOM_THERE, or why it does not start: ROOM_FENCED or ROOM_NONE. Measures again after every
+/* SPACE_THERE, or why it does not start: SPACE_FENCED or SPACE_NONE. Measures again after every
  * preemption of a parked sequence: it may have shared blocks. */
-static room find_start(planner *p, uint32_t record, const int32_t *tokens, uint32_t len,
-                       uint32_t n_tokens, bool watermark, start *out) {
+static space find_start(planner *p, uint32_t record, const int32_t *tokens, uint32_t len,
+                        uint32_t n_tokens, bool watermark, start *out) {
     sched *s = p->s;
     for (uint32_t k = 0; k < s->n_groups; k++)
         out->want[k] = least_want(s, record, k) + (watermark ? s->group[k].watermark : 0);
-    room least = find_room(p, out->want);
-    if (least == ROOM_NONE || least == ROOM_FENCED) return least;
+    space least = find_space(p, out->want);
+    if (least == SPACE_NONE || least == SPACE_FENCED) return least;
     for (;;) {
         measure(s, record, tokens, len, n_tokens, out);
         for (uint32_t k = 0; watermark && k < s->n_groups; k++)
             out->want[k] += s->group[k].watermark;
-        room r = find_room(p, out->want);
-        if (r != ROOM_PARKED) return r;
+        space r = find_space(p, out->want);
+        if (r != SPACE_PARKED) return r;
         seq_preempt(s, s->parked.head);
     }
 }
@@ -246,7 +246,7 @@ static uint32_t cover_drafts(planner *p, uint32_t slot, uint32_t n) {
         for (uint32_t k = 0; k < s->n_groups; k++)
             want[k] = group_part(&s->group[k], h->n_blocks + 1) -
                       group_part(&s->group[k], h->n_blocks);
-        if (find_room(p, want) != ROOM_THERE)
+        if (find_space(p, want) != SPACE_THERE)
             n = h->n_blocks * s->cfg.block_tokens - h->next_pos;
         else
             hold_grow(s, slot);
@@ -439,10 +439,10 @@ static void plan_resumed(planner *p) {
     while (s->preempted.n > 0 && rows_are_left(p)) {
         uint32_t slot = s->preempted.head;
         const seq_hot *h = &s->hot[slot];
-        const uint32_t room = with_slack(h->n_prompt, h->len, h->limit);
+        const uint32_t space = with_slack(h->n_prompt, h->len, h->limit);
         start st;
-        if (h->inflight > 0 || find_start(p, record_of(h->id), tokens_of(s, slot), h->len, room,
-                                          false, &st) != ROOM_THERE)
+        if (h->inflight > 0 || find_start(p, record_of(h->id), tokens_of(s, slot), h->len,
+                                          space, false, &st) != SPACE_THERE)
             return;
         seq_resume(s, slot, &st);
         if (h->state != SEQ_LOADING && !plan_chunk(p, slot)) return;
@@ -465,11 +465,11 @@ static bool fits_unseen(const planner *p, uint32_t n_blocks) {
         const uint32_t growth = g->window ? 0 : s->running.n / 2;
         want[k] = group_part(g, n_blocks) + max_u32(g->watermark, growth);
     }
-    return find_room(p, want) == ROOM_THERE;
+    return find_space(p, want) == SPACE_THERE;
 }
 
 /* Tokens that a sequence must have blocks for to pass others: it is not to be evicted at once. */
-static uint32_t passing_room(const sched_spec *spec) {
+static uint32_t passing_space(const sched_spec *spec) {
     return with_slack(spec->n_prompt, spec->n_prompt, spec->n_prompt + spec->max_tokens);
 }
 
@@ -489,7 +489,7 @@ static uint32_t find_passer(const planner *p, uint32_t head) {
         i = s->record[i].wait_next;
         if (i == NO_SLOT || s->record[i].spec.priority != s->record[head].spec.priority)
             return NO_SLOT;
-        const uint32_t n_blocks = blocks_for(s, passing_room(&s->record[i].spec));
+        const uint32_t n_blocks = blocks_for(s, passing_space(&s->record[i].spec));
         if (fits_unseen(p, n_blocks)) return i;
         b->least = min_u32(b->least, n_blocks);
     }
@@ -512,8 +512,8 @@ static void plan_passers(planner *p, uint32_t head) {
         if (i == NO_SLOT) return;
         const sched_spec *spec = &s->record[i].spec;
         start st;
-        if (find_start(p, i, spec->prompt, spec->n_prompt, passing_room(spec), true, &st) !=
-            ROOM_THERE)
+        if (find_start(p, i, spec->prompt, spec->n_prompt, passing_space(spec), true, &st) !=
+            SPACE_THERE)
             return;
         waiting_passed(s, head, i);
         if (!admit(p, i, &st)) return;
@@ -529,11 +529,11 @@ static void plan_admitted(planner *p) {
         if (!batching_admits(s, record)) return;
         const sched_spec *spec = &s->record[record].spec;
         start st;
-        const room r = find_start(p, record, spec->prompt, spec->n_prompt, spec->n_prompt,
-                                  s->running.n > 0, &st);
-        if (r != ROOM_THERE) {
+        const space r = find_start(p, record, spec->prompt, spec->n_prompt, spec->n_prompt,
+                                   s->running.n > 0, &st);
+        if (r != SPACE_THERE) {
             batching_full(s);
-            if (r == ROOM_NONE && s->cfg.batching == BATCHING_CONTINUOUS)
+            if (r == SPACE_NONE && s->cfg.batching == BATCHING_CONTINUOUS)
                 plan_passers(p, record);
             return;
         }

@@ -335,7 +335,7 @@ void sched_pause(sched *s, sched_id id, bool paused) {
         seq_unpause(s, r->slot);
 }
 
-uint32_t sched_draft_room(const sched *s, sched_id id) {
+uint32_t sched_draft_space(const sched *s, sched_id id) {
     const seq_record *r = record_find(s, id);
     if (!r || r->slot == NO_SLOT) return 0;
     const seq_hot *h = &s->hot[r->slot];
@@ -360,7 +360,7 @@ uint32_t sched_draft(sched *s, sched_id id, const int32_t *guess, uint32_t n, bo
     if (!r || r->slot == NO_SLOT) return 0;
     seq_hot *h = &s->hot[r->slot];
     if (h->state != SEQ_DECODE || h->pending > 0) return 0;
-    n = min_u32(n, sched_draft_room(s, id));
+    n = min_u32(n, sched_draft_space(s, id));
     if (n > 0) memcpy(tokens_of(s, r->slot) + h->len, guess, n * sizeof *guess);
     drop_drafts(s, h);
     h->n_draft = (uint8_t)n;

@@ -312,7 +312,7 @@ const sched_step *sched_plan(sched *, uint64_t now_us);
  * while there is nothing to do; UINT64_MAX: never. Deadlines do not count. */
 uint64_t sched_next_us(const sched *);
 /* How many guesses of a sequence the next call of sched_draft would take. */
-uint32_t sched_draft_room(const sched *, sched_id);
+uint32_t sched_draft_space(const sched *, sched_id);
 /* What a step is predicted to take. */
 const cost_model *sched_step_cost(const sched *);
 /* What a step may take by itl_slo_us, less the margin of that prediction; 0: there is no objective. */

@@ -313,7 +313,7 @@ static inline uint32_t group_part(const seq_group *g, uint32_t n_blocks) {
 /* Blocks that can be given away now. With a window, what a sequence may come to hold is set
  * aside when it starts, as if nothing was shared; so there is always one when it needs it. Without
  * one, those that are leaving have first claim on the free ones. */
-static inline uint32_t group_room(const seq_group *g) {
+static inline uint32_t group_space(const seq_group *g) {
     const uint32_t n = g->window ? min_u32(g->target, g->kv.limit) : g->kv.n_free;
     const uint32_t taken =
         g->window ? g->reserved + g->rows + blocks_fenced(&g->kv) : g->kv.n_leaving;

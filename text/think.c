@@ -13,7 +13,7 @@ void think_start(const think_limit *l, think_state *s) {
 static bool sees(think_state *s, str piece, str mark) {
     const size_t cap = sizeof s->tail;
     if (piece.len > cap) piece = (str){piece.ptr + piece.len - cap, cap};
-    const size_t room = cap - piece.len, keep = s->n_tail < room ? s->n_tail : room;
+    const size_t space = cap - piece.len, keep = s->n_tail < space ? s->n_tail : space;
     memmove(s->tail, s->tail + s->n_tail - keep, keep);
     memcpy(s->tail + keep, piece.ptr, piece.len);
     s->n_tail = (uint8_t)(keep + piece.len);

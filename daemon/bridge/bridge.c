@@ -82,7 +82,7 @@ static status check_queue(const bridge *b, const gen_spec *s, err *e) {
     return OK;
 }
 
-static status check_room(bridge *b, const gen_spec *s, err *e) {
+static status check_space(bridge *b, const gen_spec *s, err *e) {
     const sched_config *c = &b->m->sched_conf;
     uint64_t len = (uint64_t)s->n_prompt + s->max_tokens;
     if (b->draining) return err_set(e, ERR_UNAVAILABLE, "the server is shutting down");
@@ -166,7 +166,7 @@ static bool nothing_follows(const runner_job *job) {
 
 static status on_submit(port *p, const gen_spec *s, gen **out, err *e) {
     bridge *b = (bridge *)p;
-    if (check_room(b, s, e) != OK) return refuse(b, e);
+    if (check_space(b, s, e) != OK) return refuse(b, e);
     CHECK(s->n_prompt >= 1 && s->n_stop_ids <= SCHED_MAX_STOP_IDS);
     gen *g = b->free;
     b->free = g->next_free;
@@ -391,7 +391,7 @@ static void on_async(uv_async_t *a) {
         out_record *r = b->out[b->filling];
         b->filling ^= 1;
         b->n_out = 0;
-        pthread_cond_signal(&b->out_room);
+        pthread_cond_signal(&b->out_space);
         pthread_mutex_unlock(&b->out_lock);
         if (n == 0) break;
         for (uint32_t i = 0; i < n;) i += deliver(b, &r[i], n - i);
@@ -496,7 +496,7 @@ status bridge_open(bridge **out, uv_loop_t *loop, machine *m, void (*flushed)(vo
     pthread_condattr_init(&attr);
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
     pthread_cond_init(&b->in_wake, &attr);
-    pthread_cond_init(&b->out_room, NULL);
+    pthread_cond_init(&b->out_space, NULL);
     pthread_condattr_destroy(&attr);
     b->port = (port){.ops = &ops,
                      .card = {.id = m->name,
@@ -573,7 +573,7 @@ void bridge_free(bridge *b) {
     pthread_mutex_destroy(&b->out_lock);
     pthread_mutex_destroy(&b->stats_lock);
     pthread_cond_destroy(&b->in_wake);
-    pthread_cond_destroy(&b->out_room);
+    pthread_cond_destroy(&b->out_space);
     grammar_memory_close(&b->grammar);
     ledger_free(b->m->ledger, b);
 }

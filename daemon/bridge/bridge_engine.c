@@ -24,7 +24,7 @@ static void push(bridge *b, const out_record *r) {
     pthread_mutex_lock(&b->out_lock);
     while (b->n_out == b->out_cap) {
         uv_async_send(&b->async);
-        pthread_cond_wait(&b->out_room, &b->out_lock);
+        pthread_cond_wait(&b->out_space, &b->out_lock);
     }
     b->out[b->filling][b->n_out++] = *r;
     pthread_mutex_unlock(&b->out_lock);

@@ -89,7 +89,7 @@ struct bridge {
     bool quit;
 
     pthread_mutex_t out_lock;
-    pthread_cond_t out_room;
+    pthread_cond_t out_space;
     out_record *out[2]; /* [out_cap] each; the engine fills out[filling] */
     uint32_t filling, n_out, out_cap;
 

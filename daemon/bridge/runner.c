@@ -269,7 +269,7 @@ static void look_up(runner *r, const guessed *g, uint32_t n_most) {
 }
 
 static uint32_t most_guesses(const runner *r, const guessed *g) {
-    const uint32_t n = sched_draft_room(r->sched, g->id),
+    const uint32_t n = sched_draft_space(r->sched, g->id),
                    undone = undone_guesses(r, g->n_text - 1);
     return n < undone ? n : undone;
 }

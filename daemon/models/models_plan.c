@@ -78,8 +78,8 @@ static status read_header(models *a, model_unit *u, err *e) {
 }
 
 static status read_budget(models *a, err *e) {
-    const memory_room room = memory_room_host();
-    return budget_parse(&a->budget, "memory", a->opt.memory, &room, e);
+    const memory_capacity capacity = memory_capacity_host();
+    return budget_parse(&a->budget, "memory", a->opt.memory, &capacity, e);
 }
 
 static status plan_front(models *a, err *e) {

@@ -381,14 +381,14 @@ static status place_tensors(parser *p) {
     status s = OK;
     for (uint32_t i = 0; i < part->n_tensors && s == OK; i++) {
         gguf_tensor *t = order[i] = &part->tensors[i];
-        uint64_t room = part->bytes > part->data_start ? part->bytes - part->data_start : 0;
+        uint64_t space = part->bytes > part->data_start ? part->bytes - part->data_start : 0;
         field_set(p, "%s", t->name);
-        if (t->offset > room || t->bytes > room - t->offset)
+        if (t->offset > space || t->bytes > space - t->offset)
             s = bad(p,
                     "its data, %llu bytes at offset %llu of the data, runs past the end of "
                     "the file (%llu bytes of data)",
                     (unsigned long long)t->bytes, (unsigned long long)t->offset,
-                    (unsigned long long)room);
+                    (unsigned long long)space);
         else
             t->offset += part->data_start;
     }

@@ -288,7 +288,7 @@ START_TEST(sums_beyond_64_bits_are_refused) {
 END_TEST
 
 START_TEST(a_budget_is_read_as_bytes_shares_or_auto) {
-    const memory_room room = memory_room_host();
+    const memory_capacity room = memory_capacity_host();
     budget b;
     err e;
     ck_assert_int_eq(budget_parse(&b, "memory", "64MiB", &room, &e), OK);
@@ -315,7 +315,8 @@ START_TEST(a_budget_is_read_as_bytes_shares_or_auto) {
 END_TEST
 
 START_TEST(a_budget_without_its_unit_is_refused) {
-    const memory_room room = {"NVIDIA H200", "the device's free memory", 1000 * MIB, 700 * MIB};
+    const memory_capacity room = {"NVIDIA H200", "the device's free memory", 1000 * MIB,
+                                  700 * MIB};
     budget b;
     err e;
     ck_assert_int_eq(budget_parse(&b, "memory", "10", &room, &e), ERR_INVALID);
@@ -329,7 +330,8 @@ START_TEST(a_budget_without_its_unit_is_refused) {
 END_TEST
 
 START_TEST(a_budget_of_a_device_is_a_share_of_its_memory_and_names_its_option) {
-    const memory_room room = {"NVIDIA H200", "the device's free memory", 1000 * MIB, 700 * MIB};
+    const memory_capacity room = {"NVIDIA H200", "the device's free memory", 1000 * MIB,
+                                  700 * MIB};
     budget b;
     err e;
     ck_assert_int_eq(budget_parse(&b, "memory", "50%", &room, &e), OK);
@@ -347,7 +349,7 @@ START_TEST(a_cgroups_limit_holds_the_budget_and_the_kernels_part) {
     const uint64_t total = 1000 * MIB, available = 700 * MIB, limit = 510 * MIB;
     budget b;
     err e;
-    memory_room room = memory_room_within(limit, total, available);
+    memory_capacity room = memory_capacity_within(limit, total, available);
     ck_assert_int_eq(budget_parse(&b, "memory", "auto", &room, &e), OK);
     ck_assert_uint_eq(b.bytes, 500 * MIB);
     ck_assert_str_eq(b.source, "the cgroup's memory.max less 2%");
@@ -357,10 +359,10 @@ START_TEST(a_cgroups_limit_holds_the_budget_and_the_kernels_part) {
     ck_assert_int_eq(budget_parse(&b, "memory", "501MiB", &room, &e), ERR_BUDGET);
     ck_assert_str_eq(e.text, "memory = 501MiB is 501.0 MiB, but the cgroup, less 2% for the "
                              "kernel, has 500.0 MiB");
-    room = memory_room_within(limit, total, 300 * MIB); /* others have taken the rest */
+    room = memory_capacity_within(limit, total, 300 * MIB); /* others have taken the rest */
     ck_assert_uint_eq(room.available, 300 * MIB);
     ck_assert_uint_eq(room.total, 500 * MIB);
-    room = memory_room_within(UINT64_MAX, total, available);
+    room = memory_capacity_within(UINT64_MAX, total, available);
     ck_assert_uint_eq(room.total, total);
     ck_assert_uint_eq(room.available, available);
     ck_assert_str_eq(room.name, "the machine");

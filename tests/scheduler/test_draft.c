@@ -209,13 +209,13 @@ END_TEST
 START_TEST(as_many_guesses_are_taken_as_there_is_room_for) {
     sched_id id[2];
     drive *d = two_that_decode(id, drive_config());
-    ck_assert_uint_eq(sched_draft_room(d->s, id[0]), 10); /* one token of 12 is there */
-    ck_assert_uint_eq(sched_draft_room(d->s, id[0] ^ (sched_id)1 << 40), 0);
+    ck_assert_uint_eq(sched_draft_space(d->s, id[0]), 10); /* one token of 12 is there */
+    ck_assert_uint_eq(sched_draft_space(d->s, id[0] ^ (sched_id)1 << 40), 0);
     const sched_step *st = drive_plan(d);
-    ck_assert_uint_eq(sched_draft_room(d->s, id[0]), 0); /* in an uncommitted step */
+    ck_assert_uint_eq(sched_draft_space(d->s, id[0]), 0); /* in an uncommitted step */
     drive_commit(d, st, DRIVE_WORD);
     sched_pause(d->s, id[0], true);
-    ck_assert_uint_eq(sched_draft_room(d->s, id[0]), 0);
+    ck_assert_uint_eq(sched_draft_space(d->s, id[0]), 0);
     drive_free(d);
 }
 END_TEST

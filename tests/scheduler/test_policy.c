@@ -249,7 +249,7 @@ START_TEST(a_priority_ages) {
 END_TEST
 
 /* Half of the blocks are taken for 20 steps, and the next sequence has more than the other half. */
-static drive *with_a_head_that_has_no_room(void) {
+static drive *with_a_head_that_has_no_space(void) {
     sched_config cfg = drive_config();
     cfg.max_seqs = cfg.max_rows = cfg.max_logit_rows = 32;
     drive *d = drive_new(cfg);
@@ -260,7 +260,7 @@ static drive *with_a_head_that_has_no_room(void) {
 }
 
 START_TEST(eight_smaller_ones_pass_a_head_that_has_no_room_and_then_none) {
-    drive *d = with_a_head_that_has_no_room();
+    drive *d = with_a_head_that_has_no_space();
     for (uint64_t i = 2; i < 14; i++) submit_as(d, i, i == 3 ? 36 : 4, 1, 0);
     drive_step(d);
     /* As many in one step as leave blocks for half of those that run. */
@@ -274,7 +274,7 @@ START_TEST(eight_smaller_ones_pass_a_head_that_has_no_room_and_then_none) {
 END_TEST
 
 START_TEST(what_is_less_urgent_passes_nobody) {
-    drive *d = with_a_head_that_has_no_room();
+    drive *d = with_a_head_that_has_no_space();
     submit_as(d, 2, 4, 1, 1);
     submit_as(d, 3, 4, 1, 0);
     drive_run(d, 100);

@@ -634,7 +634,7 @@ static inline void stream_draft(stream *m, stream_request *q) {
         if (stream_take(m, 8) == 0) guess[i] = (guess[i] + 1) % STREAM_VOCAB;
         past = fake_extend(past, guess[i]);
     }
-    const uint32_t most = sched_draft_room(m->s, q->id);
+    const uint32_t most = sched_draft_space(m->s, q->id);
     const uint32_t kept = sched_draft(m->s, q->id, guess, n, n % 2);
     CHECK(kept == (n < most ? n : most) && (kept == 0 || q->n_tokens + kept < max));
     m->n_drafts += kept > 0;

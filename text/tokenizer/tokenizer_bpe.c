@@ -33,16 +33,16 @@ static size_t first_ids(const tokenizer *t, str word, uint32_t *id) {
 }
 
 static status long_word(const tokenizer *t, tok_words *w, str word) {
-    arena room; /* its own, so that one long word after another reuses it */
-    arena_init(&room, w->scratch.src, 0);
+    arena own; /* its own, so that one long word after another reuses it */
+    arena_init(&own, w->scratch.src, 0);
     merge_chain c;
-    if (!merge_chain_init(&c, &room, word.len)) return no_memory(w);
+    if (!merge_chain_init(&c, &own, word.len)) return no_memory(w);
     c.n = (uint32_t)first_ids(t, word, c.what);
     merge_long(&rules, t, &c);
     status s = OK;
     for (uint32_t i = 0; i < c.n && s == OK; i = c.next[i])
         if (!vec_i32_push(w->out, (int32_t)c.what[i])) s = no_memory(w);
-    arena_clear(&room);
+    arena_clear(&own);
     return s;
 }
 

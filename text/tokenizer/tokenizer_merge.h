@@ -80,10 +80,10 @@ typedef struct merge_chain { /* the symbols of a word as a list through arrays *
 
 /* Takes the arrays for up to n symbols: 16 bytes each, and 16 of heap: n - 1 entries at first,
  * and each of at most n - 1 merges adds one on balance. */
-static inline bool merge_chain_init(merge_chain *c, arena *room, size_t n) {
+static inline bool merge_chain_init(merge_chain *c, arena *own, size_t n) {
     size_t bytes;
     if (n >= UINT32_MAX || __builtin_mul_overflow(n + 1, (size_t)32, &bytes)) return false;
-    uint64_t *all = arena_alloc(room, bytes);
+    uint64_t *all = arena_alloc(own, bytes);
     if (!all) return false;
     uint32_t *part = (uint32_t *)(all + 2 * (n + 1));
     *c = (merge_chain){.what = part,

@@ -133,10 +133,10 @@ static bool push_symbol(const tokenizer *t, tok_words *w, str s) {
 }
 
 static status long_word(const tokenizer *t, tok_words *w, str word) {
-    arena room; /* its own, so that one long word after another reuses it */
-    arena_init(&room, w->scratch.src, 0);
+    arena own; /* its own, so that one long word after another reuses it */
+    arena_init(&own, w->scratch.src, 0);
     merge_chain c;
-    if (!merge_chain_init(&c, &room, word.len)) return no_memory(w);
+    if (!merge_chain_init(&c, &own, word.len)) return no_memory(w);
     spm_word ctx = {t, word.ptr};
     c.n = (uint32_t)first_symbols(word, c.what);
     merge_long(&rules, &ctx, &c);
@@ -145,7 +145,7 @@ static status long_word(const tokenizer *t, tok_words *w, str word) {
         str symbol = {word.ptr + c.what[i], c.what[c.next[i]] - c.what[i]};
         if (!push_symbol(t, w, symbol)) s = no_memory(w);
     }
-    arena_clear(&room);
+    arena_clear(&own);
     return s;
 }
 

@@ -182,28 +182,28 @@ static void leave_out(uint32_t *n_left_out, uint32_t rank, str text, const char 
         rank, (int)(text.len < 80 ? text.len : 80), text.ptr, why);
 }
 
-/* The id of a merge's part, whose bytes are left in room; -1: not in the vocabulary. */
-static int64_t part_id(const tokenizer *t, str text, char *room, size_t *len) {
-    int64_t n = bytes_of_text(text, room);
+/* The id of a merge's part, whose bytes are left in texts; -1: not in the vocabulary. */
+static int64_t part_id(const tokenizer *t, str text, char *texts, size_t *len) {
+    int64_t n = bytes_of_text(text, texts);
     if (n < 0) return -1;
     *len = (size_t)n;
-    return tok_find_piece(t, (str){room, (size_t)n});
+    return tok_find_piece(t, (str){texts, (size_t)n});
 }
 
-static status build_merge(tokenizer *t, uint32_t rank, str text, char *room,
+static status build_merge(tokenizer *t, uint32_t rank, str text, char *texts,
                           uint32_t *n_left_out, err *e) {
     const char *space = text.len > 1 ? memchr(text.ptr + 1, ' ', text.len - 1) : NULL;
     if (!space) return merge_error(e, rank, text, "is not two texts with a space between");
     str left = {text.ptr, (size_t)(space - text.ptr)};
     str right = {space + 1, text.len - left.len - 1};
     size_t n_left = 0, n_right = 0;
-    int64_t l = part_id(t, left, room, &n_left);
-    int64_t r = l < 0 ? -1 : part_id(t, right, room + n_left, &n_right);
+    int64_t l = part_id(t, left, texts, &n_left);
+    int64_t r = l < 0 ? -1 : part_id(t, right, texts + n_left, &n_right);
     if (l < 0 || r < 0) {
         leave_out(n_left_out, rank, text, "joins what is not in the vocabulary");
         return OK;
     }
-    int32_t result = tok_find_piece(t, (str){room, n_left + n_right});
+    int32_t result = tok_find_piece(t, (str){texts, n_left + n_right});
     if (result < 0) {
         leave_out(n_left_out, rank, text, "makes what is not in the vocabulary");
         return OK;
@@ -216,18 +216,18 @@ static status build_merge(tokenizer *t, uint32_t rank, str text, char *room,
 static status build_merges(tokenizer *t, const tok_layout *l, err *e) {
     t->merges = (tok_merge *)((char *)t + l->merge);
     tok_table_init(&t->by_pair, (uint32_t *)((char *)t + l->merge_slot), l->n_merges);
-    buf room; /* for the texts of one merge; goes back before the tokenizer is used */
-    buf_init(&room, NULL);
+    buf texts; /* for the texts of one merge; goes back before the tokenizer is used */
+    buf_init(&texts, NULL);
     status s = OK;
     uint32_t n_left_out = 0;
     memset(t->merges, 0, l->n_merges * sizeof *t->merges);
     for (uint32_t rank = 0; rank < l->n_merges && s == OK; rank++) {
-        if (buf_reserve(&room, l->merges[rank].len + 1))
-            s = build_merge(t, rank, l->merges[rank], room.ptr, &n_left_out, e);
+        if (buf_reserve(&texts, l->merges[rank].len + 1))
+            s = build_merge(t, rank, l->merges[rank], texts.ptr, &n_left_out, e);
         else
             s = mem_exhausted(e, MEM_TOKENIZER, "the text of a merge");
     }
-    buf_clear(&room);
+    buf_clear(&texts);
     return s;
 }
 
