@@ -107,6 +107,8 @@ def test_what_cannot_be_is_refused_by_name_and_auto_takes_the_cpu(tiny, monkeypa
     assert code == 11 and "the devices 3 to 4" in line
     code, line = refused(*file, *CUDA, "--pipeline-parallel-size", "2")
     assert code == 6 and "send" in line
+    by_mpi = vramd("plan", tiny("F16"), *CUDA, "--tensor-parallel-size", "2", "--distributed-executor-backend", "mpi")
+    assert by_mpi.returncode == 6 and "ranks by MPI compute on the CPU" in by_mpi.stderr
     monkeypatch.setenv("CUSHIM_DEVICES", "2")
     auto = ["--backend", "auto", *CUDA[2:]]
     for flags, device, ranks in ((["--tensor-parallel-size", "2"], "cuda:0", 2), (["--tensor-parallel-size", "3"], None, 3),
