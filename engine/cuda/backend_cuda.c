@@ -4,10 +4,8 @@
 #include "engine/cuda/backend_cuda.h"
 
 #include <dlfcn.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/check.h"
 #include "base/log.h"
@@ -19,6 +17,7 @@
 #include "engine/cuda/op_list.h"
 #include "engine/cuda/upload.h"
 #include "engine/group.h"
+#include "engine/plugin_file.h"
 
 /* ---- the plugin ---- */
 
@@ -86,22 +85,6 @@ static const cuda_host host_of_base = {.abi = CUDA_PLUGIN_ABI,
                                        .fail = host_fail,
                                        .log = host_log};
 
-/* Beside the binary, then where packages put it. */
-static void *load_found(char path[1024]) {
-    static const char *const from[] = {"%s/vramd-cuda.so", "%s/../lib/vramd/vramd-cuda.so"};
-    char dir[512];
-    ssize_t n = readlink("/proc/self/exe", dir, sizeof dir - 1);
-    dir[n < 0 ? 0 : n] = '\0';
-    char *slash = strrchr(dir, '/');
-    if (slash) *slash = '\0';
-    for (int i = 0; i < 2 && slash; i++) {
-        snprintf(path, 1024, from[i], dir);
-        if (access(path, F_OK) == 0) return dlopen(path, RTLD_NOW | RTLD_LOCAL);
-    }
-    snprintf(path, 1024, "/usr/lib/vramd/vramd-cuda.so");
-    return access(path, F_OK) == 0 ? dlopen(path, RTLD_NOW | RTLD_LOCAL) : NULL;
-}
-
 static status no_plugin(err *e, status code, const char *path, const char *why) {
     err_set(e, code, "the CUDA engine %.120s: %.240s", path, why);
     err_hint(e, "build it (make cuda) or install it, or use backend = cpu");
@@ -110,20 +93,15 @@ static status no_plugin(err *e, status code, const char *path, const char *why) 
 
 /* A plugin once loaded stays: what CUDA leaves behind in a process does not survive dlclose. */
 static status load_plugin(const engine_options *o, const cuda_plugin **out, err *e) {
-    char path[1024] = "";
+    char path[PLUGIN_PATH] = "";
     const cuda_plugin *p = NULL;
     if (given) {
         p = given(CUDA_PLUGIN_ABI);
     } else {
-        const bool named = o->plugin && *o->plugin;
-        if (named) snprintf(path, sizeof path, "%s", o->plugin);
-        void *lib = named ? dlopen(path, RTLD_NOW | RTLD_LOCAL) : load_found(path);
-        if (!lib) {
-            const bool there = access(path, F_OK) == 0;
-            if (!named && !there) snprintf(path, sizeof path, "vramd-cuda.so");
-            return no_plugin(e, there ? ERR_UNSUPPORTED : ERR_NOT_FOUND, path,
-                             there ? dlerror() : "there is no such file");
-        }
+        const char *why;
+        void *lib = plugin_load(o->plugin ? o->plugin : "", "vramd-cuda.so", false, path, &why);
+        if (!lib && !why) return no_plugin(e, ERR_NOT_FOUND, path, "there is no such file");
+        if (!lib) return no_plugin(e, ERR_UNSUPPORTED, path, why);
         vramd_cuda_plugin_function *f = NULL;
         *(void **)&f = dlsym(lib, "vramd_cuda_plugin");
         if (!f) return no_plugin(e, ERR_UNSUPPORTED, path, "it is no engine of vramd");

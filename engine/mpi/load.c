@@ -3,7 +3,6 @@
 
 #include <dlfcn.h>
 #include <pthread.h>
-#include <stdio.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
@@ -11,25 +10,9 @@
 #include "base/log.h"
 #include "base/thread.h"
 #include "engine/mpi/plugin.h"
+#include "engine/plugin_file.h"
 
 /* ---- the plugin ---- */
-
-/* Beside the binary, then where packages put it; the last one where it is nowhere. */
-static bool find(char path[1024]) {
-    static const char *const from[] = {"%s/vramd-mpi.so", "%s/../lib/vramd/vramd-mpi.so",
-                                       "/usr/lib/vramd/vramd-mpi.so"};
-    char dir[512];
-    const ssize_t n = readlink("/proc/self/exe", dir, sizeof dir - 1);
-    dir[n < 0 ? 0 : n] = '\0';
-    char *slash = strrchr(dir, '/');
-    if (slash) *slash = '\0';
-    for (int i = 0; i < 2; i++) {
-        snprintf(path, 1024, from[i], dir);
-        if (access(path, F_OK) == 0) return true;
-    }
-    snprintf(path, 1024, "%s", from[2]);
-    return access(path, F_OK) == 0;
-}
 
 static status no_plugin(err *e, status code, const char *path, const char *why) {
     err_set(e, code, "the MPI plugin %.120s: %.240s", path, why);
@@ -40,17 +23,11 @@ static status no_plugin(err *e, status code, const char *path, const char *why) 
 
 /* Its symbols are for all: Open MPI loads components of its own, which look for them. */
 static status load(const char *named, const mpi_plugin **out, err *e) {
-    char path[1024];
-    bool there;
-    if (*named) {
-        snprintf(path, sizeof path, "%s", named);
-        there = access(path, F_OK) == 0;
-    } else {
-        there = find(path);
-    }
-    if (!there) return no_plugin(e, ERR_NOT_FOUND, path, "there is no such file");
-    void *lib = dlopen(path, RTLD_NOW | RTLD_GLOBAL);
-    if (!lib) return no_plugin(e, ERR_UNSUPPORTED, path, dlerror());
+    char path[PLUGIN_PATH];
+    const char *why;
+    void *lib = plugin_load(named, "vramd-mpi.so", true, path, &why);
+    if (!lib && !why) return no_plugin(e, ERR_NOT_FOUND, path, "there is no such file");
+    if (!lib) return no_plugin(e, ERR_UNSUPPORTED, path, why);
     vramd_mpi_plugin_function *f = NULL;
     *(void **)&f = dlsym(lib, "vramd_mpi_plugin");
     if (!f) return no_plugin(e, ERR_UNSUPPORTED, path, "it is no MPI plugin of vramd");
