@@ -160,7 +160,7 @@ def test_without_cublaslt_the_other_operations_are_measured():
     r = bench_cuda(CUSHIM_FAIL_ALLOC="6")  # the library's handle
     assert r.returncode == 0 and "without cuBLASLt: " in r.stdout
     got, whole = operations(r.stdout), operations(bench_cuda().stdout)
-    linear = {n + m for n in ("qkv", "attn_output", "gate_up", "down", "logits") for m in ("", "_packed")}
+    linear = {n + m for n in ("qkv", "attn_output", "gate_up", "down", "logits") for m in ("", "_packed", "_wgmma")}
     by_gemm = [o for o in whole if o[0] in linear and int(o[2]) > {"BF16": 8, "Q4_0": 64}[o[1]]]
     assert [o for o in whole if o not in got] == by_gemm and len(by_gemm) >= 20
 
