@@ -41,6 +41,7 @@ def tenant(http, name, who):
     with http.stream("POST", "/v1/completions", json={**BODY, "max_tokens": 8000, "stream": True}, headers={name: who}) as r:
         assert r.status_code == 200
         next(r.iter_lines())
+        waits(http, 1)
         (s,) = http.get("/v1/memory").json()["sequences"]
         return s["tenant"]
 
