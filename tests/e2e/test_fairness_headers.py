@@ -40,7 +40,8 @@ def tenant(http, name, who):
     """As /v1/memory has it while the request runs: it would run for many seconds."""
     with http.stream("POST", "/v1/completions", json={**BODY, "max_tokens": 8000, "stream": True}, headers={name: who}) as r:
         assert r.status_code == 200
-        next(r.iter_lines())
+        lines = r.iter_lines()  # kept: the connection is closed with it
+        next(lines)
         waits(http, 1)
         (s,) = http.get("/v1/memory").json()["sequences"]
         return s["tenant"]
