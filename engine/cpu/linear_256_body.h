@@ -256,28 +256,16 @@ INLINE void run_many(const job *j, const dtype t, uint32_t row0, uint32_t row1, 
     for (uint32_t k = 0, n; k < n_in; k += n) {
         n = n_in - k < PIECE ? n_in - k : PIECE;
         if (tile_of(t).grouped)
-            unpack_grouped(strip, t, j->w->type, k, n, w);
+            unpack_grouped(strip, t, j->w->type, k, n, w, 1);
         else
-            unpack(tile, t, n, w);
+            unpack(tile, t, n, w, 1);
         tiles_many(w, n / 32, t, j->a, row0, row1, k, tile + all, acc);
         tile += n / tile_of(t).n_in * tile_bytes(t);
     }
     store_sums(j, row0, row1, out, end, acc);
 }
 
-#define X(name, ...)                                                                           \
-    static void name##_many(const job *j, uint32_t row0, uint32_t row1, uint32_t out,          \
-                            uint32_t end) {                                                    \
-        run_many(j, DT_##name, row0, row1, out, end);                                          \
-    }
-TILE_LIST(X)
-GROUP_TILE_LIST(X)
-#undef X
-
-static uint32_t pays_from(dtype t) {
-    (void)t;
-    return 0;
-}
+enum { PAYS_FROM = 0, MANY_STRIPS = 1 };
 
 #define RUNS(name)                                                                             \
     RUN(name, 1)                                                                               \
@@ -285,8 +273,6 @@ static uint32_t pays_from(dtype t) {
     RUN(name, 3)                                                                               \
     RUN(name, 4)                                                                               \
     static run_fn *const name##_runs[ROWS] = {name##_1, name##_2, name##_3, name##_4};
-#define MANY_OF(name) name##_many
-enum { MANY_STRIPS = 1 };
 #define WORDS_FLOATS words_floats_avx2
 #define WORDS_SUMS   words_sums_avx2
 #include "engine/cpu/linear_body.h"

@@ -286,9 +286,8 @@ static void store_sums(const job *j, uint32_t row0, uint32_t row1, uint32_t out,
     RUN(name, 8)                                                                               \
     static run_fn *const name##_runs[ROWS] = {name##_1, name##_2, name##_3, name##_4,          \
                                               name##_5, name##_6, name##_7, name##_8};
-#define MANY_OF(name) name##_many
-#define LINEAR_ISA    ISA_AVX512
-#define LINEAR_TABLE  linear_avx512
-#define WORDS_FLOATS  words_floats_avx512
-#define WORDS_SUMS    words_sums_avx512
+#define LINEAR_ISA   ISA_AVX512
+#define LINEAR_TABLE linear_avx512
+#define WORDS_FLOATS words_floats_avx512
+#define WORDS_SUMS   words_sums_avx512
 #include "engine/cpu/linear_body.h"

@@ -1,8 +1,9 @@
 /* linear() and its table of kernels, the same for every vector length. Included last by
  * linear_256_body.h and linear_avx512.c, which define before it
  *   RUNS(name): name_runs[], kernels of 1 to ROWS rows (run_fn), by RUN(name, R) of each R;
- *   MANY_OF(name): a kernel of many rows (many_fn), which takes MANY_STRIPS strips at a time;
- *   run(), what RUN makes kernels of; pays_from(type): from how many rows on MANY_OF pays;
+ *   run(), what RUN makes kernels of;
+ *   run_many(), what kernels of many rows (many_fn) are made of, which take MANY_STRIPS strips at a time and
+ *   pay from PAYS_FROM rows on;
  *   WORDS_SUMS (words_sums_fn), WORDS_FLOATS (words_floats_fn): of types of model/words.h;
  *   store_sums(): sums of rows by one strip, [row][STRIP], to their place;
  *   quantise_block(); LINEAR_ISA and LINEAR_TABLE. */
@@ -62,8 +63,14 @@ static void floats_many(const job *j, uint32_t row0, uint32_t row1, uint32_t out
     static void name##_##R(const job *j, uint32_t row, uint32_t out, uint32_t end) {           \
         run(j, DT_##name, row, out, end, R);                                                   \
     }
+#define MANY(name)                                                                             \
+    static void name##_many(const job *j, uint32_t row0, uint32_t row1, uint32_t out,          \
+                            uint32_t end) {                                                    \
+        run_many(j, DT_##name, row0, row1, out, end);                                          \
+    }
 #define X(name, ...)                                                                           \
     RUNS(name)                                                                                 \
+    MANY(name)                                                                                 \
     static void name##_floats(const uint8_t *tile, dtype t, uint32_t at, float *w) {           \
         (void)t, (void)at;                                                                     \
         tile_floats(tile, DT_##name, w);                                                       \
@@ -72,6 +79,7 @@ TILE_LIST(X)
 #undef X
 #define X(name, ...)                                                                           \
     RUNS(name)                                                                                 \
+    MANY(name)                                                                                 \
     static void name##_floats(const uint8_t *tile, dtype t, uint32_t at, float *w) {           \
         group_floats(tile, DT_##name, t, at, w);                                               \
     }
@@ -98,7 +106,7 @@ static kernels kernels_for(dtype t, bool int8) {
     switch (dtype_kind(t)) {
 #define X(name, ...)                                                                           \
     case DT_##name:                                                                            \
-        return int8 ? (kernels){name##_runs, MANY_OF(name), MANY_STRIPS, NULL, NULL}           \
+        return int8 ? (kernels){name##_runs, name##_many, MANY_STRIPS, NULL, NULL}             \
                     : (kernels){NONE_runs, floats_many, 1, name##_floats, NULL};
         TILE_LIST(X)
         GROUP_TILE_LIST(X)
@@ -134,7 +142,7 @@ static void linear(const linear_call *c, span rows, span outs) {
         if (to > rows.to) to = rows.to;
         uint32_t first = (from + ACT_GROUP - 1) / ACT_GROUP * ACT_GROUP;
         uint32_t last = to / ACT_GROUP * ACT_GROUP; /* whole groups: first to last */
-        if (!k.many || last < first + pays_from(c->w->type)) first = last = to;
+        if (!k.many || last < first + PAYS_FROM) first = last = to;
         for (uint32_t out = outs.from; out < outs.to; out += STRIP) {
             if (k.any) {
                 k.any(&j, from, to, out, outs.to);

@@ -291,60 +291,24 @@ INLINE void unpack_codes(const uint8_t *codes, const dtype t, unpacked_block *to
     }
 }
 
-/* Scales of block j of a tile, part v. */
-INLINE void unpack_scales(const dtype t, const tile_scales *s, const int j, const uint32_t v,
-                          vf d, vf m, unpacked_block *to) {
-    const tile_info i = tile_of(t);
-    const bool own = i.n_in == 256 && !i.halves;
-    storef(to->d + LANES * v, own ? loadf(s->d[j]) : d);
-    if (i.has_min) storef(to->m + LANES * v, own ? loadf(s->m[j]) : m);
-    if (!i.halves) return;
-    const __m256i pair = loadi(s->scale[j]);
-    if (i.has_min) storei(to->min + LANES * v, loadi(s->min[j]));
+/* As scale and undo of unpacked_block. */
+INLINE void unpack_halves(const dtype t, const int32_t *pairs, const uint32_t v,
+                          unpacked_block *to) {
     if (DOT) {
         vf both[2];
-        times_pair(both, s->scale[j], _mm256_set1_ps(1));
+        times_pair(both, pairs, _mm256_set1_ps(1));
         for (int h = 0; h < 2; h++) storef(to->scale[h].f + LANES * v, both[h]);
         return;
     }
+    const __m256i pair = loadi(pairs);
     storei(to->scale[0].twice + LANES * v,
            _mm256_blend_epi16(pair, _mm256_slli_epi32(pair, 16), 0xaa));
     storei(to->scale[1].twice + LANES * v,
            _mm256_blend_epi16(_mm256_srli_epi32(pair, 16), pair, 0xaa));
     storei(to->undo + LANES * v,
-           _mm256_mullo_epi16(pair, _mm256_set1_epi16((int16_t) - (int)i.offset)));
+           _mm256_mullo_epi16(pair, _mm256_set1_epi16((int16_t) - (int)tile_of(t).offset)));
 }
 
-/* n_in inputs of a strip. */
-INLINE void unpack(const uint8_t *tile, const dtype t, uint32_t n_in, unpacked_block *to) {
-    const tile_info i = tile_of(t);
-    for (; n_in; n_in -= i.n_in, tile += tile_bytes(t), to += i.n_in / 32) {
-        for (uint32_t v = 0; v < PARTS; v++) {
-            _Alignas(32) tile_scales s;
-            __m256 d = tile_d(tile, t, v), m = d;
-            if (i.has_min) m = load_half(tile + 2 * STRIP + 2 * LANES * v);
-            if (i.n_in == 256) tile_scales_read(tile, t, v, &s);
-            if (i.halves) m = -m;
-            for (int j = 0; j < (int)i.n_in / 32; j++) unpack_scales(t, &s, j, v, d, m, to + j);
-        }
-        for (uint32_t j = 0; j < i.n_in / 32u; j++)
-            unpack_codes(tile + STRIP * (i.head + j * i.codes), t, to + j);
-    }
-}
-
-/* Inputs [from, from + n_in) of a strip of a kind with groups; t: the kind's type. */
-INLINE void unpack_grouped(const uint8_t *strip, const dtype kind, const dtype t, uint32_t from,
-                           uint32_t n_in, unpacked_block *to) {
-    const tile_info i = tile_of(t);
-    const uint32_t codes = STRIP * tile_of(kind).codes;
-    for (uint32_t k = from; k < from + n_in; k += 32, to++) {
-        const uint8_t *tile = strip + (uint64_t)(k / i.n_in) * tile_bytes(t);
-        for (uint32_t v = 0; v < PARTS; v++) {
-            storef(to->d + LANES * v, floats_at(tile, dtype_scale(t), v));
-            if (tile_of(kind).zero) storef(to->m + LANES * v, negative_zeros(tile, kind, t, v));
-        }
-        unpack_codes(tile + STRIP * i.head + k % i.n_in / 32 * codes, kind, to);
-    }
-}
+#include "engine/cpu/linear_unpack.h"
 
 #endif

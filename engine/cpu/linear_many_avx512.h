@@ -29,43 +29,17 @@ INLINE void unpack_codes(const uint8_t *codes, const dtype t, unpacked_block *to
     for (int l = 0; l < 8; l++) storei(to->codes[l], codes_of(codes, t, l));
 }
 
-/* n_in inputs of a strip; its blocks lie `step` apart. */
-INLINE void unpack(const uint8_t *tile, const dtype t, uint32_t n_in, unpacked_block *to,
-                   const int step) {
-    const tile_info i = tile_of(t);
-    for (; n_in; n_in -= i.n_in, tile += tile_bytes(t)) {
-        _Alignas(64) tile_scales s;
-        vf d = tile_d(tile, t, 0), m = d;
-        if (i.has_min) m = load_half(tile + 32);
-        if (i.n_in == 256) tile_scales_read(tile, t, 0, &s);
-        for (uint32_t j = 0; j < i.n_in / 32u; j++, to += step) {
-            const bool own = i.n_in == 256 && !i.halves;
-            vf half[2] = {d, d};
-            unpack_codes(tile + STRIP * (i.head + j * i.codes), t, to);
-            storef(to->d, own ? loadf(s.d[j]) : d);
-            if (i.has_min) storef(to->m, own ? loadf(s.m[j]) : i.halves ? -m : m);
-            if (!i.halves) continue;
-            times_pair(half, s.scale[j], _mm512_set1_ps(1));
-            for (int h = 0; h < 2; h++) storef(to->scale[h], half[h]);
-            if (i.has_min) storei(to->min, loadi(s.min[j]));
-        }
-    }
+INLINE void unpack_halves(const dtype t, const int32_t *pairs, const uint32_t v,
+                          unpacked_block *to) {
+    vf both[2];
+    (void)t, (void)v;
+    times_pair(both, pairs, _mm512_set1_ps(1));
+    for (int h = 0; h < 2; h++) storef(to->scale[h], both[h]);
 }
 
-/* Inputs [from, from + n_in) of a strip of a kind with groups; t: the kind's type. */
-INLINE void unpack_grouped(const uint8_t *strip, const dtype kind, const dtype t, uint32_t from,
-                           uint32_t n_in, unpacked_block *to, const int step) {
-    const tile_info i = tile_of(t);
-    const uint32_t codes = STRIP * tile_of(kind).codes;
-    for (uint32_t k = from; k < from + n_in; k += 32, to += step) {
-        const uint8_t *tile = strip + (uint64_t)(k / i.n_in) * tile_bytes(t);
-        unpack_codes(tile + STRIP * i.head + k % i.n_in / 32 * codes, kind, to);
-        storef(to->d, floats_at(tile, dtype_scale(t), 0));
-        if (tile_of(kind).zero) storef(to->m, negative_zeros(tile, kind, t, 0));
-    }
-}
+#include "engine/cpu/linear_unpack.h"
 
-/* What integer sums of R rows begin with, so that codes count without offset, and zero points are taken off. */
+/* What integer sums begin with, so that codes count without offset, and zero points are taken off. */
 INLINE vi sum_begins(const dtype t, const act_block *b, uint32_t row, const unpacked_block *w) {
     const int offset = tile_of(t).offset;
     vi v = _mm512_setzero_si512();
@@ -76,56 +50,58 @@ INLINE vi sum_begins(const dtype t, const act_block *b, uint32_t row, const unpa
     return v;
 }
 
-/* sum[s * R + r] += groups [from, to) of the codes of strip s by row r. */
+/* sum[s * MANY_ROWS + r] += groups [from, to) of the codes of strip s by row r. */
 INLINE void add_groups(const unpacked_block *w, const int8_t *q, const int from, const int to,
-                       vi *sum, const int S, const int R) {
+                       vi *sum, const int S) {
     UNROLLED
     for (int l = from; l < to; l++) {
         vi c[MANY_STRIPS];
         UNROLLED
         for (int s = 0; s < S; s++) c[s] = loadi(w[s].codes[l]);
         UNROLLED
-        for (int r = 0; r < R; r++) {
+        for (int r = 0; r < MANY_ROWS; r++) {
             const vi x = broadcast4(q + 32 * r + 4 * l);
             UNROLLED
             for (int s = 0; s < S; s++)
-                sum[s * R + r] = _mm512_dpbusd_epi32(sum[s * R + r], c[s], x);
+                sum[s * MANY_ROWS + r] = _mm512_dpbusd_epi32(sum[s * MANY_ROWS + r], c[s], x);
         }
     }
 }
 
 /* acc += a block with one scale. */
 INLINE void many_whole(const unpacked_block *w, const dtype t, const act_block *b, uint32_t r0,
-                       vf *acc, const int S, const int R) {
+                       vf *acc, const int S) {
     vi sum[MANY_STRIPS * MANY_ROWS];
     UNROLLED
-    for (int i = 0; i < S * R; i++)
-        sum[i] = sum_begins(t, b, r0 + (uint32_t)(i % R), w + i / R);
-    add_groups(w, b->q[r0], 0, 8, sum, S, R);
+    for (int i = 0; i < S * MANY_ROWS; i++)
+        sum[i] = sum_begins(t, b, r0 + (uint32_t)(i % MANY_ROWS), w + i / MANY_ROWS);
+    add_groups(w, b->q[r0], 0, 8, sum, S);
     UNROLLED
-    for (int i = 0; i < S * R; i++) {
-        const uint32_t r = r0 + (uint32_t)(i % R);
-        acc[i] = fused(floats_of(sum[i]), loadf(w[i / R].d) * broadcastf(b->d + r), acc[i]);
-        if (tile_of(t).has_min) acc[i] = fused(loadf(w[i / R].m), broadcastf(b->s + r), acc[i]);
+    for (int i = 0; i < S * MANY_ROWS; i++) {
+        const uint32_t r = r0 + (uint32_t)(i % MANY_ROWS);
+        acc[i] =
+            fused(floats_of(sum[i]), loadf(w[i / MANY_ROWS].d) * broadcastf(b->d + r), acc[i]);
+        if (tile_of(t).has_min)
+            acc[i] = fused(loadf(w[i / MANY_ROWS].m), broadcastf(b->s + r), acc[i]);
     }
 }
 
 /* acc += a block with an integer scale (and minimum) for each half. Products of sums and scales, and what both add up
  * to, are integers below 2^24: exact in float32. less: what the sums of each half begin with. */
 INLINE void many_halves(const unpacked_block *w, const dtype t, const act_block *b, uint32_t r0,
-                        int32_t (*less)[ACT_GROUP], vf *acc, const int S, const int R) {
+                        int32_t (*less)[ACT_GROUP], vf *acc, const int S) {
     vi sum[MANY_STRIPS * MANY_ROWS];
     vf both[MANY_STRIPS * MANY_ROWS];
     UNROLLED
     for (int h = 0; h < 2; h++) {
         UNROLLED
-        for (int i = 0; i < S * R; i++)
-            sum[i] =
-                tile_of(t).offset ? broadcast4(less[h] + r0 + i % R) : _mm512_setzero_si512();
-        add_groups(w, b->q[r0], 4 * h, 4 * h + 4, sum, S, R);
+        for (int i = 0; i < S * MANY_ROWS; i++)
+            sum[i] = tile_of(t).offset ? broadcast4(less[h] + r0 + i % MANY_ROWS)
+                                       : _mm512_setzero_si512();
+        add_groups(w, b->q[r0], 4 * h, 4 * h + 4, sum, S);
         UNROLLED
-        for (int i = 0; i < S * R; i++) {
-            const vf scale = loadf(w[i / R].scale[h]), f = floats_of(sum[i]);
+        for (int i = 0; i < S * MANY_ROWS; i++) {
+            const vf scale = loadf(w[i / MANY_ROWS].scale[h]), f = floats_of(sum[i]);
             if (h)
                 both[i] = fused(f, scale, both[i]);
             else
@@ -133,14 +109,14 @@ INLINE void many_halves(const unpacked_block *w, const dtype t, const act_block 
         }
     }
     UNROLLED
-    for (int i = 0; i < S * R; i++) {
-        const uint32_t r = r0 + (uint32_t)(i % R);
+    for (int i = 0; i < S * MANY_ROWS; i++) {
+        const uint32_t r = r0 + (uint32_t)(i % MANY_ROWS);
         const vf d = broadcastf(b->d + r);
-        acc[i] = fused(both[i], loadf(w[i / R].d) * d, acc[i]);
+        acc[i] = fused(both[i], loadf(w[i / MANY_ROWS].d) * d, acc[i]);
         if (!tile_of(t).has_min) continue;
-        const vi mins = _mm512_dpwssd_epi32(_mm512_setzero_si512(), loadi(w[i / R].min),
+        const vi mins = _mm512_dpwssd_epi32(_mm512_setzero_si512(), loadi(w[i / MANY_ROWS].min),
                                             broadcast4(b->half + r));
-        acc[i] = fused(floats_of(mins), loadf(w[i / R].m) * d, acc[i]);
+        acc[i] = fused(floats_of(mins), loadf(w[i / MANY_ROWS].m) * d, acc[i]);
     }
 }
 
@@ -154,25 +130,27 @@ INLINE void halves_less(const act_block *b, const int offset, int32_t less[2][AC
                         _mm256_mullo_epi32(_mm256_srai_epi32(pairs, 16), by));
 }
 
-/* sums += n blocks of S strips by a group of rows, R of them at a time. */
+/* sums += n blocks of S strips by MANY_ROWS rows of a group. */
 INLINE void many_blocks(const unpacked_block *w, uint32_t n, const dtype t, const act_block *b,
-                        uint32_t r0, strip_sums *sums, uint32_t row, const int S, const int R) {
+                        uint32_t r0, strip_sums *sums, uint32_t row, const int S) {
     vf acc[MANY_STRIPS * MANY_ROWS];
     int32_t less[2][ACT_GROUP];
     UNROLLED
-    for (int i = 0; i < S * R; i++) acc[i] = loadf(sums[i / R][row + (uint32_t)(i % R)]);
+    for (int i = 0; i < S * MANY_ROWS; i++)
+        acc[i] = loadf(sums[i / MANY_ROWS][row + (uint32_t)(i % MANY_ROWS)]);
     do {
         if (tile_of(t).halves) {
             if (tile_of(t).offset) halves_less(b, tile_of(t).offset, less);
-            many_halves(w, t, b, r0, less, acc, S, R);
+            many_halves(w, t, b, r0, less, acc, S);
         } else {
-            many_whole(w, t, b, r0, acc, S, R);
+            many_whole(w, t, b, r0, acc, S);
         }
         w += S;
         b++;
     } while (--n);
     UNROLLED
-    for (int i = 0; i < S * R; i++) storef(sums[i / R][row + (uint32_t)(i % R)], acc[i]);
+    for (int i = 0; i < S * MANY_ROWS; i++)
+        storef(sums[i / MANY_ROWS][row + (uint32_t)(i % MANY_ROWS)], acc[i]);
 }
 
 /* Weights that come next, fetched into the second cache while rows meet those that are unpacked: some of n lines of each
@@ -206,17 +184,17 @@ INLINE void fetch_some(ahead *a, const int S) {
 }
 
 /* Where results of some rows will go: each row's are another line, which the first cache lacks. */
-INLINE void fetch_results(const job *j, uint32_t row, uint32_t out, const int S, const int R) {
-    for (uint32_t r = row; r < row + (uint32_t)R && r < j->a->n_rows; r++)
+INLINE void fetch_results(const job *j, uint32_t row, uint32_t out, const int S) {
+    for (uint32_t r = row; r < row + MANY_ROWS && r < j->a->n_rows; r++)
         for (int s = 0; s < S; s++)
             _mm_prefetch((const char *)(j->y + (uint64_t)r * j->ldy + out + STRIP * s),
                          _MM_HINT_T0);
 }
 
 INLINE void store_strips(const job *j, uint32_t row, uint32_t out, uint32_t end,
-                         strip_sums *sums, uint32_t at, const int S, const int R) {
+                         strip_sums *sums, uint32_t at, const int S) {
     for (int s = 0; s < S; s++)
-        store_sums(j, row, row + (uint32_t)R, out + STRIP * (uint32_t)s, end, sums[s][at]);
+        store_sums(j, row, row + MANY_ROWS, out + STRIP * (uint32_t)s, end, sums[s][at]);
 }
 
 /* Rows [row0, row1) by S strips. */
@@ -239,10 +217,10 @@ INLINE void many_strips(const job *j, const dtype t, uint32_t row0, uint32_t row
         for (uint32_t r = 0; r < n_rows; r += MANY_ROWS) {
             const bool last = k + n == n_in;
             fetch_some(&next, S);
-            if (last) fetch_results(j, row0 + r + MANY_ROWS, out, S, MANY_ROWS);
+            if (last) fetch_results(j, row0 + r + MANY_ROWS, out, S);
             many_blocks(w, n / 32, t, act_group(j->a, row0 + r) + k / 32, r % ACT_GROUP, sums,
-                        r, S, MANY_ROWS);
-            if (last) store_strips(j, row0 + r, out, end, sums, r, S, MANY_ROWS);
+                        r, S);
+            if (last) store_strips(j, row0 + r, out, end, sums, r, S);
         }
     }
 }
@@ -262,16 +240,4 @@ INLINE void run_many(const job *j, const dtype t, uint32_t row0, uint32_t row1, 
     }
 }
 
-#define X(name, ...)                                                                           \
-    static void name##_many(const job *j, uint32_t row0, uint32_t row1, uint32_t out,          \
-                            uint32_t end) {                                                    \
-        run_many(j, DT_##name, row0, row1, out, end);                                          \
-    }
-TILE_LIST(X)
-GROUP_TILE_LIST(X)
-#undef X
-
-static uint32_t pays_from(dtype t) {
-    (void)t;
-    return 4 * ACT_GROUP;
-}
+enum { PAYS_FROM = 4 * ACT_GROUP };
