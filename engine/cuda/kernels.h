@@ -142,6 +142,12 @@ typedef struct cu_linear {
     bool same_bits; /* packed w: the one path whose bits do not depend on n_rows */
 } cu_linear;
 
+/* Whether packed gate and up can be multiplied together: of one type and size, with results of T. */
+static inline bool cu_gate_up_fits(const cu_linear *gate, const cu_linear *up) {
+    return gate->kind == CU_OUT_T && gate->w.type == up->w.type &&
+           gate->w.n_out == up->w.n_out && gate->w.n_in == up->w.n_in;
+}
+
 /* linear_few.cu: 16-bit w, n_rows <= CU_FEW_ROWS, n_in a multiple of 8. Bound by reading w
  * once. A row has the same bits for any n_rows. */
 cudaError_t cu_linear_few(cudaStream_t, const cu_linear *);

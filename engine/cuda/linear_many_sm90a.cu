@@ -170,7 +170,7 @@ template <class TILE, int SETS, int ROWS>
 CU_DEVICE void leave_sums(float *sums, const float (&acc)[SETS][ROWS / 2]) {
     const int lane = (int)threadIdx.x % 32, group = (int)threadIdx.x / 128;
     const int out = 64 * SETS * group + 16 * ((int)threadIdx.x / 32 % 4) + lane / 4;
-    cu_named_barrier(1, CONSUMERS); /* nobody reads the ring any more */
+    cu_named_barrier(1, CONSUMERS); /* all have read the ring */
 #pragma unroll
     for (int s = 0; s < SETS; s++)
 #pragma unroll
@@ -304,8 +304,8 @@ static cudaError_t run_many(cudaStream_t s, const cu_linear *a, const cu_linear 
         p.out = linear_out_of(a);
         return quant_by_type(a->w.type, [&](auto packed) {
             constexpr dtype type = decltype(packed)::value;
-            if constexpr (quant<
-                              type>::is_float) /* F8: its scales do not lie beside its codes */
+            /* F8: its scales do not lie beside its codes. */
+            if constexpr (quant<type>::is_float)
                 return cudaErrorInvalidValue;
             else
                 return launch_many<type>(s, p);
@@ -320,10 +320,7 @@ cudaError_t cu_linear_many(cudaStream_t s, const cu_linear *l) {
 
 cudaError_t cu_gate_up_many(cudaStream_t s, const cu_linear *gate, const cu_linear *up,
                             activation act) {
-    const cu_matrix *a = &gate->w, *b = &up->w;
-    if (gate->n_rows == 0 || a->n_out == 0) return cudaSuccess;
-    if (gate->kind != CU_OUT_T || a->type != b->type || a->n_out != b->n_out ||
-        a->n_in != b->n_in)
-        return cudaErrorInvalidValue;
+    if (gate->n_rows == 0 || gate->w.n_out == 0) return cudaSuccess;
+    if (!cu_gate_up_fits(gate, up)) return cudaErrorInvalidValue;
     return run_many(s, gate, up, true, act);
 }

@@ -448,11 +448,8 @@ cudaError_t cu_linear_packed(cudaStream_t s, const cu_linear *l) {
 
 cudaError_t cu_gate_up_packed(cudaStream_t s, const cu_linear *gate, const cu_linear *up,
                               activation act) {
-    const cu_matrix *a = &gate->w, *b = &up->w;
-    if (gate->n_rows == 0 || a->n_out == 0) return cudaSuccess;
-    if (gate->kind != CU_OUT_T || a->type != b->type || a->n_out != b->n_out ||
-        a->n_in != b->n_in)
-        return cudaErrorInvalidValue;
+    if (gate->n_rows == 0 || gate->w.n_out == 0) return cudaSuccess;
+    if (!cu_gate_up_fits(gate, up)) return cudaErrorInvalidValue;
     return run_packed(s, gate, up, true, act);
 }
 
@@ -489,9 +486,7 @@ static cudaError_t launch_tiles(cudaStream_t s, const packed_params<T> &p,
 
 cudaError_t cu_experts_packed(cudaStream_t s, const cu_experts *x, const cu_linear *a,
                               const cu_linear *b, activation act) {
-    if (a->kind == CU_OUT_ADD || (b && (a->kind != CU_OUT_T || a->w.type != b->w.type ||
-                                        a->w.n_out != b->w.n_out || a->w.n_in != b->w.n_in)))
-        return cudaErrorInvalidValue;
+    if (a->kind == CU_OUT_ADD || (b && !cu_gate_up_fits(a, b))) return cudaErrorInvalidValue;
     if (x->routed.n_tiles == 0 || a->w.n_out == 0) return cudaSuccess;
     return cu_by_type(a->t, [&](auto type) {
         using T = decltype(type);

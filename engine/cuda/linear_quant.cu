@@ -278,11 +278,9 @@ cudaError_t cu_linear_quant(cudaStream_t s, const cu_linear *l) {
 
 cudaError_t cu_gate_up_quant_few(cudaStream_t s, const cu_linear *gate, const cu_linear *up,
                                  activation act, const cu_codes *codes) {
-    const cu_matrix *a = &gate->w, *b = &up->w;
+    const cu_matrix *a = &gate->w;
     if (gate->n_rows == 0 || a->n_out == 0) return cudaSuccess;
-    if (gate->n_rows > CU_FEW_ROWS || gate->kind != CU_OUT_T || a->type != b->type ||
-        a->n_out != b->n_out || a->n_in != b->n_in)
-        return cudaErrorInvalidValue;
+    if (gate->n_rows > CU_FEW_ROWS || !cu_gate_up_fits(gate, up)) return cudaErrorInvalidValue;
     if (codes->codes && (a->n_out % PACKED_CHUNK || cu_matrix_is_float(a->type)))
         return cudaErrorInvalidValue;
     if (cu_matrix_is_float(a->type)) return cu_gate_up_packed(s, gate, up, act);
