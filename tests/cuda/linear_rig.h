@@ -227,20 +227,69 @@ static inline void assert_near_float64(const file_matrix &f, const inputs &x,
     }
 }
 
-/* NaN in one row of inputs makes that row of outputs NaN and changes no bit of another. */
-static inline void assert_nan_stays(dtype type, cu_type t, uint32_t n_rows, uint32_t n_in,
-                                    uint32_t row) {
+/* |y - want| <= 2e-6 * sum |w x| of weights rounded to 16 bits, and half a unit of what is stored; each `step`th row.
+ * bias: empty where there is none. */
+static inline void assert_products(const file_matrix &f, const inputs &x, cu_out kind,
+                                   const std::vector<float> &bias,
+                                   const std::vector<float> &got, uint32_t step) {
+    for (uint32_t r = 0; r < got.size() / f.n_out; r += step)
+        for (uint32_t o = 0; o < f.n_out; o++) {
+            double y = kind == CU_OUT_ADD ? OUT_BEFORE : 0, size = 0;
+            for (uint32_t k = 0; k < f.n_in; k++) {
+                const double w = from_16(x.t, to_16(x.t, f.value[(size_t)o * f.n_in + k]));
+                y += w * x.at(r, k);
+                size += fabs(w * x.at(r, k));
+            }
+            if (!bias.empty()) y += bias[o];
+            const double off = fabs(got[(size_t)r * f.n_out + o] - y);
+            if (!(off <= 2e-6 * size + rounding_of(kind == CU_OUT_T ? x.t : CU_F32, y)))
+                ck_abort_msg("%s, kind %d: [%u][%u] %g, not %g", dtype_name(f.type), kind, r, o,
+                             got[(size_t)r * f.n_out + o], y);
+        }
+}
+
+/* NaN in one row of inputs makes that row of outputs NaN and changes no bit of another. run(matrix, inputs, rows):
+ * their results. */
+template <class RUN>
+static void assert_nan_stays(RUN run, dtype type, cu_type t, uint32_t n_rows, uint32_t n_in,
+                             uint32_t row) {
     const uint32_t n_out = 20;
     file_matrix f(type, n_out, n_in, 3);
     device_matrix m(f, type);
     inputs x(t, n_rows, n_in, 4);
-    const std::vector<float> clean = run_linear(m.w, x, n_rows);
+    const std::vector<float> clean = run(m.w, x, n_rows);
     x.bits[(size_t)x.ld * row + n_in - 2] = to_16(t, NAN);
     x.bits[(size_t)x.ld * row + n_in - 1] = to_16(t, INFINITY);
     x.on_device.put(x.bits);
-    const std::vector<float> got = run_linear(m.w, x, n_rows);
+    const std::vector<float> got = run(m.w, x, n_rows);
     for (uint32_t i = 0; i < n_rows * n_out; i++)
         SWEEP(i / n_out == row ? isnan(got[i]) : got[i] == clean[i]);
+}
+static inline void assert_nan_stays(dtype type, cu_type t, uint32_t n_rows, uint32_t n_in,
+                                    uint32_t row) {
+    const auto run = [](const cu_matrix &w, const inputs &x, uint32_t n) {
+        return run_linear(w, x, n);
+    };
+    assert_nan_stays(run, type, t, n_rows, n_in, row);
+}
+
+/* Packed weights for any number of rows: no rows do nothing; a gate with float32 results, and weights that are not
+ * packed, are refused. */
+static inline void assert_refusals(cudaError_t linear(cudaStream_t, const cu_linear *),
+                                   cudaError_t gate_up(cudaStream_t, const cu_linear *,
+                                                       const cu_linear *, activation)) {
+    file_matrix f(DT_Q4_0, 16, 64, 3);
+    device_matrix m(f, DT_Q4_0);
+    inputs x(CU_F16, 9, 64, 4);
+    guarded_out out(CU_F32, 9, 16);
+    cu_linear l = linear_of(m.w, x, 0, out, CU_OUT_F32);
+    CUDA_OK(linear(0, &l));
+    CUDA_OK(gate_up(0, &l, &l, ACT_SILU));
+    l.n_rows = 9;
+    ck_assert(gate_up(0, &l, &l, ACT_SILU) == cudaErrorInvalidValue); /* F32 */
+    l.w.type = DT_F16;
+    ck_assert(linear(0, &l) == cudaErrorInvalidValue);
+    for (float v : out.get()) SWEEP(v == OUT_BEFORE);
 }
 
 #endif

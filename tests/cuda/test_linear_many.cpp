@@ -14,25 +14,6 @@ static std::vector<float> run_many(const cu_matrix &w, const inputs &x, uint32_t
     return out.get();
 }
 
-/* |y - want| <= 2e-6 * sum |w x|, as in test_gemm_packed.cpp, and half a unit of what is stored. */
-static void assert_products(const file_matrix &f, const inputs &x, cu_out kind,
-                            const std::vector<float> &bias, const std::vector<float> &got,
-                            uint32_t step) {
-    for (uint32_t r = 0; r < got.size() / f.n_out; r += step)
-        for (uint32_t o = 0; o < f.n_out; o++) {
-            double y = (kind == CU_OUT_ADD ? OUT_BEFORE : 0) + bias[o], size = fabs(y);
-            for (uint32_t k = 0; k < f.n_in; k++) {
-                const double w = from_16(x.t, to_16(x.t, f.value[(size_t)o * f.n_in + k]));
-                y += w * x.at(r, k);
-                size += fabs(w * x.at(r, k));
-            }
-            const double off = fabs(got[(size_t)r * f.n_out + o] - y);
-            if (!(off <= 2e-6 * size + rounding_of(kind == CU_OUT_T ? x.t : CU_F32, y)))
-                ck_abort_msg("%s, kind %d: [%u][%u] %g, not %g", dtype_name(f.type), kind, r, o,
-                             got[(size_t)r * f.n_out + o], y);
-        }
-}
-
 static std::vector<float> some_bias(uint32_t n_out) {
     std::vector<float> bias(n_out);
     for (uint32_t o = 0; o < n_out; o++) bias[o] = 0.125f * (float)(o % 7) - 0.25f;
@@ -110,35 +91,17 @@ START_TEST(gate_and_up_together_are_the_two_alone) {
 }
 END_TEST
 
-/* NaN in one row of inputs makes that row of outputs NaN and changes no bit of another. */
 START_TEST(a_nan_stays_in_its_row) {
     if (!cu_linear_many_runs()) return;
-    const uint32_t n_out = 20, n_rows = 70, n_in = 96;
-    file_matrix f(DT_Q4_1, n_out, n_in, 3);
-    device_matrix m(f, DT_Q4_1);
-    inputs x(CU_BF16, n_rows, n_in, 4);
-    const std::vector<float> clean = run_many(m.w, x, n_rows);
-    x.bits[(size_t)x.ld * 11 + n_in - 2] = to_16(x.t, NAN);
-    x.on_device.put(x.bits);
-    const std::vector<float> got = run_many(m.w, x, n_rows);
-    for (uint32_t i = 0; i < n_rows * n_out; i++)
-        SWEEP(i / n_out == 11 ? isnan(got[i]) : got[i] == clean[i]);
+    const auto run = [](const cu_matrix &w, const inputs &x, uint32_t n) {
+        return run_many(w, x, n);
+    };
+    assert_nan_stays(run, DT_Q4_1, CU_BF16, 70, 96, 11);
 }
 END_TEST
 
 START_TEST(what_cannot_be_done_is_refused_and_nothing_is_done_for_no_rows) {
-    file_matrix f(DT_Q4_0, 16, 64, 3);
-    device_matrix m(f, DT_Q4_0);
-    inputs x(CU_F16, 9, 64, 4);
-    guarded_out out(CU_F32, 9, 16);
-    cu_linear l = linear_of(m.w, x, 0, out, CU_OUT_F32);
-    CUDA_OK(cu_linear_many(0, &l));
-    CUDA_OK(cu_gate_up_many(0, &l, &l, ACT_SILU));
-    l.n_rows = 9;
-    ck_assert(cu_gate_up_many(0, &l, &l, ACT_SILU) == cudaErrorInvalidValue); /* F32 */
-    l.w.type = DT_F16;
-    ck_assert(cu_linear_many(0, &l) == cudaErrorInvalidValue);
-    for (float v : out.get()) SWEEP(v == OUT_BEFORE);
+    assert_refusals(cu_linear_many, cu_gate_up_many);
 }
 END_TEST
 

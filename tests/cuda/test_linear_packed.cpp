@@ -140,18 +140,7 @@ START_TEST(a_nan_stays_in_its_row) {
 END_TEST
 
 START_TEST(what_cannot_be_done_is_refused_and_nothing_is_done_for_no_rows) {
-    file_matrix f(DT_Q4_0, 16, 64, 3);
-    device_matrix m(f, DT_Q4_0);
-    inputs x(CU_F16, 9, 64, 4);
-    guarded_out out(CU_F32, 9, 16);
-    cu_linear l = linear_of(m.w, x, 0, out, CU_OUT_F32);
-    CUDA_OK(cu_linear_packed(0, &l));
-    CUDA_OK(cu_gate_up_packed(0, &l, &l, ACT_SILU));
-    l.n_rows = 9;
-    ck_assert(cu_gate_up_packed(0, &l, &l, ACT_SILU) == cudaErrorInvalidValue); /* F32 */
-    l.w.type = DT_F16;
-    ck_assert(cu_linear_packed(0, &l) == cudaErrorInvalidValue);
-    for (float v : out.get()) SWEEP(v == OUT_BEFORE);
+    assert_refusals(cu_linear_packed, cu_gate_up_packed);
 }
 END_TEST
 

@@ -50,6 +50,18 @@ static device_memory memory_of(const rig *r) {
     return d;
 }
 
+static void put_layers(engine_options *o, const placing *p) {
+    o->host_layers = p->layers, o->host_experts = p->experts;
+}
+
+/* As logits_of, by steps without graphs, which copy from and to pinned memory alone. */
+static void eager_logits(rig *r, const int32_t *tokens, float *out) {
+    const long before = cushim_count().graph_launches, wild = cushim_count().pageable_copies;
+    logits_of(r, tokens, out);
+    ck_assert_int_eq(cushim_count().graph_launches, before);
+    ck_assert_int_eq(cushim_count().pageable_copies, wild);
+}
+
 START_TEST(layers_of_the_host_give_the_bits_of_those_on_the_device) {
     const kind *k = &deep[_i];
     gb b;
@@ -69,15 +81,11 @@ START_TEST(layers_of_the_host_give_the_bits_of_those_on_the_device) {
     rig_close(&r);
     for (uint32_t i = 0; i < N_PLACES; i++) {
         if (!is_for(&places[i], _i)) continue;
-        o.host_layers = places[i].layers, o.host_experts = places[i].experts;
+        put_layers(&o, &places[i]);
         o.eager = i % 2;
         cuda_open(&r, path, &o);
         ck_assert_uint_gt(staged_of(&r), CUDA_STAGES);
-        const long before = cushim_count().graph_launches,
-                   wild = cushim_count().pageable_copies;
-        logits_of(&r, tokens, got);
-        ck_assert_int_eq(cushim_count().graph_launches, before);
-        ck_assert_int_eq(cushim_count().pageable_copies, wild);
+        eager_logits(&r, tokens, got);
         ck_assert_msg(memcmp(got, want, n * sizeof *want) == 0, "kind %d, placing %u", _i, i);
         const device_memory d = memory_of(&r);
         ck_assert(d.step_bytes > 0 && d.staged_bytes > d.step_bytes);
@@ -124,6 +132,11 @@ static void generate(rig *r, crowd *c, bool ahead) {
     }
 }
 
+static void assert_same_tokens(const crowd *got, const crowd *want) {
+    for (uint32_t s = 0; s < SEQS; s++)
+        ck_assert_mem_eq(got->tokens[s], want->tokens[s], sizeof want->tokens[s]);
+}
+
 START_TEST(two_steps_in_flight_draw_what_they_draw_on_the_device) {
     const kind *k = &deep[_i];
     static crowd want, got;
@@ -138,11 +151,10 @@ START_TEST(two_steps_in_flight_draw_what_they_draw_on_the_device) {
     rig_close(&r);
     for (uint32_t i = 0; i < N_PLACES; i++) {
         if (!is_for(&places[i], _i)) continue;
-        o.host_layers = places[i].layers, o.host_experts = places[i].experts;
+        put_layers(&o, &places[i]);
         cuda_open(&r, path, &o);
         generate(&r, &got, true);
-        for (uint32_t s = 0; s < SEQS; s++)
-            ck_assert_mem_eq(got.tokens[s], want.tokens[s], sizeof want.tokens[s]);
+        assert_same_tokens(&got, &want);
         const device_memory d = memory_of(&r);
         ck_assert_uint_eq(d.staged_bytes, (STEPS + 1) * d.step_bytes);
         rig_close(&r);
@@ -190,17 +202,13 @@ START_TEST(what_the_cpu_computes_is_what_the_device_would) {
     for (uint32_t i = 0; i < N_PLACES; i++) {
         uint32_t absent;
         if (!is_for(&places[i], _i)) continue;
-        o.host_layers = places[i].layers, o.host_experts = places[i].experts;
+        put_layers(&o, &places[i]);
         o.n_threads = 1 + i % 2;
         cuda_open(&r, path, &o);
         ck_assert_uint_eq(staged_of(&r), 0);
         ck_assert_uint_ge(runs_of(&r, &absent), places[i].layers + places[i].experts);
         ck_assert_uint_ge(absent, 4 * places[i].layers + 2 * places[i].experts);
-        const long before = cushim_count().graph_launches,
-                   wild = cushim_count().pageable_copies;
-        logits_of(&r, tokens, got);
-        ck_assert_int_eq(cushim_count().graph_launches, before);
-        ck_assert_int_eq(cushim_count().pageable_copies, wild);
+        eager_logits(&r, tokens, got);
         const double d = distance(got, want, n);
         ck_assert_msg(d < limit, "kind %d, placing %u: %g, at most %g", _i, i, d, limit);
         const device_memory m = memory_of(&r);
@@ -226,12 +234,11 @@ START_TEST(two_steps_in_flight_draw_what_one_at_a_time_draws) {
     o.host_computes = true;
     for (uint32_t i = 0; i < N_PLACES; i++) {
         if (!is_for(&places[i], _i)) continue;
-        o.host_layers = places[i].layers, o.host_experts = places[i].experts;
+        put_layers(&o, &places[i]);
         cuda_open(&r, path, &o);
         generate(&r, &want, false);
         generate(&r, &got, true);
-        for (uint32_t s = 0; s < SEQS; s++)
-            ck_assert_mem_eq(got.tokens[s], want.tokens[s], sizeof want.tokens[s]);
+        assert_same_tokens(&got, &want);
         rig_close(&r);
     }
     gb_clear(&b);
@@ -285,7 +292,7 @@ START_TEST(the_plan_of_both_memories_is_what_opening_allocates) {
     o.max_rows = o.max_seqs = o.max_logit_rows = 8;
     o.host_computes = _i / 2;
     for (uint32_t i = 0; i < sizeof of / sizeof *of; i++) {
-        o.host_layers = of[i].layers, o.host_experts = of[i].experts;
+        put_layers(&o, &of[i]);
         if (is_for(&of[i], at))
             ck_assert_msg(open_planned(path, &o, true, &e), "placing %u: %s", i, e.text);
     }
