@@ -104,6 +104,16 @@ uint64_t group_share(const group_shape *s, uint32_t rank, mem_class c) {
                                 : 0;
 }
 
+void group_count(const group *g, ledger *l, bool take) {
+    for (int c = 0; c < MEM_N_CLASSES; c++) {
+        const uint64_t bytes = group_share(&group_head_of(g)->shape, g->rank, (mem_class)c);
+        if (take)
+            CHECK(ledger_reserve(l, (mem_class)c, bytes)); /* as planned */
+        else
+            ledger_release(l, (mem_class)c, bytes);
+    }
+}
+
 /* ---- memory that all map ---- */
 
 static void put_nothing(group *g, group_whom whom, const void *at, uint32_t n_rows,

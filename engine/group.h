@@ -188,6 +188,8 @@ static inline unsigned char *group_received_at(const group *g, uint32_t n) {
     return g->base + g->before.sent + group_slot(g, n) * g->before.sent_bytes;
 }
 
+/* What of the memory counts as this rank's (group_share): into its ledger, as planned, or out of it. */
+void group_count(const group *, ledger *, bool take);
 /* Has the pages of this rank's parts of the memory there, so that none is missing later. */
 void group_populate(const group *);
 

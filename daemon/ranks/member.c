@@ -45,18 +45,6 @@ static status plan_part(member *r, const options *o, launch *l, err *e) {
     return s == OK ? model_shard(&r->own, m->model, &m->ranks[m->rank].part, e) : s;
 }
 
-/* Of the group's memory what counts as this rank's, from when its ledger is there. */
-static void count_memory(member *r, bool take) {
-    const group_shape *all = &group_head_of(r->group)->shape;
-    for (int c = 0; c < MEM_N_CLASSES; c++) {
-        const uint64_t bytes = group_share(all, r->m.rank, (mem_class)c);
-        if (take)
-            CHECK(ledger_reserve(r->m.ledger, (mem_class)c, bytes));
-        else
-            ledger_release(r->m.ledger, (mem_class)c, bytes);
-    }
-}
-
 static status load(member *r, err *e) {
     machine *m = &r->m;
     const plan *p = &m->ranks[m->rank].plan;
@@ -65,7 +53,7 @@ static status load(member *r, err *e) {
     status s = m->on_device ? ledger_open(&m->device_ledger, p, e) : OK;
     if (s == OK) s = ledger_open(&m->ledger, host, e);
     if (s != OK) return s;
-    count_memory(r, true);
+    group_count(r->group, m->ledger, true);
     CHECK(ledger_reserve(m->ledger, MEM_RUNTIME, terms_sum(&host->terms, MEM_RUNTIME)));
     CHECK(ledger_reserve(m->ledger, MEM_LOADING, m->header_bytes));
     group_populate(r->group);
@@ -103,7 +91,7 @@ void member_clear(member *r) {
     engine_close(r->engine);
     if (r->m.ledger) {
         ledger_free(r->m.ledger, r->steps);
-        count_memory(r, false);
+        group_count(r->group, r->m.ledger, false);
     }
     model_close(r->own);
     machine_close(&r->m);

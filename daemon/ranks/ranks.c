@@ -79,15 +79,9 @@ status ranks_check(const machine *m, err *e) {
 
 /* ---- memory ---- */
 
-static bool count_memory(ranks *r, bool take) {
-    for (int c = 0; c < MEM_N_CLASSES; c++) {
-        const uint64_t bytes = group_share(&group_head_of(r->group)->shape, 0, (mem_class)c);
-        if (!take)
-            ledger_release(r->ledger, (mem_class)c, bytes);
-        else
-            CHECK(ledger_reserve(r->ledger, (mem_class)c, bytes)); /* as planned */
-    }
-    return take;
+static void count_memory(ranks *r) {
+    group_count(r->group, r->ledger, true);
+    r->counted = true;
 }
 
 /* Populated, so that no page is missing later: what other stages have they map themselves. Without a name, so
@@ -304,7 +298,7 @@ static status shape_of(const machine *m, group_shape *out, err *e) {
 static status start(const machine *m, ranks *r, const group_shape *shape, err *e) {
     status s = make_memory(r, shape, e);
     if (s != OK) return s;
-    r->counted = count_memory(r, true);
+    count_memory(r);
     r->group->alive = all_alive;
     r->group->arg = r;
     write_note(m, r);
@@ -317,7 +311,7 @@ static status attach(const machine *m, ranks *r, const group_shape *shape, err *
     status s = launch_attach(r->launch, shape, e);
     if (s != OK) return s;
     r->group = &r->launch->group;
-    r->counted = count_memory(r, true);
+    count_memory(r);
     s = link_await_attached(r->launch->link, e);
     if (s != OK) return s;
     write_note(m, r);
@@ -398,7 +392,7 @@ void ranks_close(machine *m) {
     if (r->group && !(lost && r->launch)) group_post(r->group, 0);
     const uint64_t until = clock_us() + (lost ? 0 : END_WITHIN_MS * 1000);
     for (uint32_t i = 1; i < r->n; i++) end_child(&r->child[i], until);
-    if (r->counted) count_memory(r, false);
+    if (r->counted) group_count(r->group, r->ledger, false);
     if (r->memory) munmap(r->memory, r->bytes);
     if (r->fd >= 0) close(r->fd);
     free(r);
