@@ -128,9 +128,12 @@ static bool is_free(group_link *l, uint32_t slot) {
     return !l->busy[slot];
 }
 
+static uint64_t bits(uint32_t first, uint32_t n) {
+    return (n < 64 ? (1ull << n) - 1 : UINT64_MAX) << first;
+}
+
 static uint64_t everyone(const group_link *l) {
-    const uint32_t n = l->wire->n_ranks;
-    return (n < 64 ? (1ull << n) - 1 : UINT64_MAX) & ~(1ull << l->wire->rank);
+    return bits(0, l->wire->n_ranks) & ~bits(l->wire->rank, 1);
 }
 
 static uint32_t add(unsigned char *to, const record *r, const void *data) {
@@ -182,7 +185,7 @@ static bool take_put(group_link *l, uint32_t from, const record *r, const unsign
 static bool take_posted(group_link *l, uint32_t from, const record *r) {
     group_head *h = group_head_of(l->group);
     if (from != 0) return false;
-    h->step_bytes[(r->value - 1) % l->group->depth] = r->step_bytes;
+    h->step_bytes[group_slot(l->group, (uint32_t)r->value)] = r->step_bytes;
     l->ended |= r->step_bytes == 0;
     atomic_store(&h->posted, (unsigned)r->value);
     return true;
@@ -427,10 +430,6 @@ static void put_step(group_link *l, uint64_t to, uint64_t at, uint64_t bytes) {
 }
 
 /* ---- the transport ---- */
-
-static uint64_t bits(uint32_t first, uint32_t n) {
-    return (n < 64 ? (1ull << n) - 1 : UINT64_MAX) << first;
-}
 
 static uint64_t ranks_of(const group *g, group_whom whom) {
     const uint64_t others = ~(1ull << g->rank);
