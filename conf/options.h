@@ -18,6 +18,8 @@
 enum { BACKEND_AUTO, BACKEND_CPU, BACKEND_CUDA };
 /* Of distributed_executor_backend. */
 enum { EXECUTOR_AUTO, EXECUTOR_MP, EXECUTOR_MPI };
+/* Of offload. */
+enum { OFFLOAD_AUTO, OFFLOAD_COPY, OFFLOAD_COMPUTE };
 
 #define OPTIONS_DEFAULT_FILE "/etc/vramd/vramd.conf"
 

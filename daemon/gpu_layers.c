@@ -34,7 +34,7 @@ status gpu_layers_read(machine *m, err *e) {
     const uint32_t n_layers = m->model->program.config.n_layers;
     uint32_t n = n_layers;
     m->layers_auto = strcmp(text, "auto") == 0;
-    m->engine_opt.host_computes = str_eqz(options_word("offload", m->opt.offload), "compute");
+    m->engine_opt.host_computes = m->opt.offload == OFFLOAD_COMPUTE;
     m->engine_opt.host_layers = 0;
     m->engine_opt.host_experts = m->opt.n_cpu_moe < n_layers ? m->opt.n_cpu_moe : n_layers;
     if (m->layers_auto || strcmp(text, "all") == 0) return OK;

@@ -43,12 +43,14 @@ static void run_all(reader *r, uint32_t n, void *(*what)(void *)) {
         if (started[i]) pthread_join(r[i].thread, NULL);
 }
 
-double host_rate_measure(uint32_t n_threads) {
+double host_rate_measure(uint32_t n_threads, uint64_t most) {
     reader r[MOST];
     const uint32_t n = n_threads < 1 ? 1 : n_threads < MOST ? n_threads : MOST;
-    const size_t share = BYTES / sizeof(uint64_t) / n;
+    const size_t bytes = most < BYTES ? (size_t)most : BYTES;
+    const size_t share = bytes / sizeof(uint64_t) / n;
     uint64_t sum = 0;
-    void *p = mmap(NULL, BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (share == 0) return 0;
+    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (p == MAP_FAILED) return 0;
     for (uint32_t i = 0; i < n; i++)
         r[i] = (reader){.at = (uint64_t *)p + i * share, .n = share};
@@ -57,6 +59,6 @@ double host_rate_measure(uint32_t n_threads) {
     run_all(r, n, read_all);
     const uint64_t ns = clock_ns() - since;
     for (uint32_t i = 0; i < n; i++) sum += r[i].sum;
-    munmap(p, BYTES);
+    munmap(p, bytes);
     return sum && ns ? (double)share * sizeof(uint64_t) * n * PASSES * 1e9 / (double)ns : 0;
 }

@@ -1,22 +1,9 @@
 /* See plan_offload.h. */
 #include "daemon/plan/plan_offload.h"
 
-#include <stdio.h>
-#include <string.h>
-
 #include "base/log.h"
 #include "daemon/plan/host_rate.h"
 #include "daemon/plan/plan_speed.h"
-
-static bool is_word(const options *o, const char *word) {
-    return str_eqz(options_word("offload", o->offload), word);
-}
-
-static uint32_t number_of(const char *word) {
-    uint32_t i = 0;
-    while (!str_eqz(options_word("offload", i), word)) i++;
-    return i;
-}
 
 bool offload_computes(double copied, double link, double computed, double host) {
     return link > 0 && host > 0 && computed / host < copied / link;
@@ -34,16 +21,16 @@ static void bytes_of(machine *m, double *copied, double *computed) {
 
 void plan_offload(machine *m, const machine_wish *w) {
     double copied, computed;
-    if (!is_word(&m->opt, "auto") || !m->on_device) return;
+    if (m->opt.offload != OFFLOAD_AUTO || !m->on_device) return;
     bytes_of(m, &copied, &computed);
     if (copied <= 0) return;
     double host = w->host_bandwidth;
     const bool measured = host <= 0 && !w->card;
-    if (measured) host = host_rate_measure(m->engine_opt.n_threads);
+    if (measured) host = host_rate_measure(m->engine_opt.n_threads, m->host_budget.bytes);
     const plan_bandwidth b = plan_bandwidth_of(m, 0, w->link, host);
     m->engine_opt.host_computes =
         offload_computes(copied, b.link_bytes_per_s, computed, b.host_bytes_per_s);
-    m->opt.offload = number_of(m->engine_opt.host_computes ? "compute" : "copy");
+    m->opt.offload = m->engine_opt.host_computes ? OFFLOAD_COMPUTE : OFFLOAD_COPY;
     log_info("offload = auto: weights in the host's memory are %s, where copies have %.0f GB/s "
              "(%s) and the CPU reads %.0f GB/s (%s)",
              m->engine_opt.host_computes ? "computed with there" : "copied",
@@ -52,5 +39,5 @@ void plan_offload(machine *m, const machine_wish *w) {
 }
 
 void plan_offload_keep(const machine *of, options *o) {
-    if (is_word(o, "auto")) o->offload = of->opt.offload;
+    if (o->offload == OFFLOAD_AUTO) o->offload = of->opt.offload;
 }

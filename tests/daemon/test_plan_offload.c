@@ -24,9 +24,15 @@ END_TEST
 START_TEST(a_rate_is_measured_with_any_number_of_threads) {
     static const uint32_t n[] = {0, 1, 3, 300};
     for (size_t i = 0; i < sizeof n / sizeof *n; i++)
-        ck_assert_double_gt(host_rate_measure(n[i]), 1e6);
+        ck_assert_double_gt(host_rate_measure(n[i], UINT64_MAX), 1e6);
+}
+END_TEST
+
+START_TEST(a_small_budget_bounds_what_is_read) {
+    ck_assert_double_gt(host_rate_measure(2, 1 << 20), 1e6);
+    ck_assert_double_eq(host_rate_measure(2, 8), 0); /* not a number for each */
 }
 END_TEST
 
 CHECK_MAIN("plan offload", what_decodes_faster_is_chosen,
-           a_rate_is_measured_with_any_number_of_threads)
+           a_rate_is_measured_with_any_number_of_threads, a_small_budget_bounds_what_is_read)
